@@ -1,0 +1,1 @@
+"""HTTP in, jobs in a database, workers out of process. Never imports a tensor library."""

@@ -1,0 +1,131 @@
+"""Files that belong to jobs: finished videos by id and variant, uploads, and work in progress."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from server.jobs import JobId
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Variant(StrEnum):
+    """What can be downloaded of a video."""
+
+    VIDEO = "video"
+    THUMBNAIL = "thumbnail"
+    SPRITESHEET = "spritesheet"
+
+    @property
+    def filename(self) -> str:
+        """Name of the file on disk."""
+        return {"video": "video.mp4", "thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.jpg"}[self]
+
+    @property
+    def media_type(self) -> str:
+        """Content type on the wire."""
+        return {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}[self]
+
+
+class AssetMissing(Exception):
+    """The job has no such file."""
+
+    def __init__(self, job_id: JobId, name: str) -> None:
+        super().__init__(f"{job_id} has no {name}")
+        self.job_id = job_id
+
+
+class AssetStore:
+    """One folder per job. A file is there whole or not at all, also after a loss of power."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, job_id: JobId, variant: Variant, source: Path) -> None:
+        """Store a copy of ``source``; what was there under that variant is replaced."""
+        folder = self._folder(job_id)
+        with source.open("rb") as content, _written_whole(folder / variant.filename) as target:
+            shutil.copyfileobj(content, target, 1 << 20)
+
+    def path(self, job_id: JobId, variant: Variant) -> Path:
+        """Return the finished file.
+
+        Raises:
+            AssetMissing: It does not exist (yet, or any more).
+        """
+        path = self._folder(job_id) / variant.filename
+        if not path.is_file():
+            raise AssetMissing(job_id, variant)
+        return path
+
+    def save_input(self, job_id: JobId, name: str, chunks: Iterable[bytes]) -> Path:
+        """Store an upload and return its file, which lives as long as the job."""
+        path = self.input_path(job_id, name)
+        with _written_whole(path) as target:
+            for chunk in chunks:
+                target.write(chunk)
+        return path
+
+    def input_path(self, job_id: JobId, name: str) -> Path:
+        """Return where the upload of this name is, or would be.
+
+        Raises:
+            AssetMissing: The name is not a plain file name.
+        """
+        if not _PLAIN_NAME.fullmatch(name):
+            raise AssetMissing(job_id, name)
+        return self._folder(job_id) / "inputs" / name
+
+    def work_dir(self, job_id: JobId) -> Path:
+        """Return an empty folder for one attempt at the job, on the same disk; no two attempts share one."""
+        parent = self._folder(job_id) / "work"
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent))
+
+    def discard_work(self, job_id: JobId) -> None:
+        """Remove everything that attempts at the job have left behind."""
+        shutil.rmtree(self._folder(job_id) / "work", ignore_errors=True)
+
+    def delete(self, job_id: JobId) -> None:
+        """Remove all files of the job; none being there is fine."""
+        shutil.rmtree(self._folder(job_id), ignore_errors=True)
+
+    def _folder(self, job_id: JobId) -> Path:
+        # Ids come from URLs: one that is not a plain name must not lead out of the root.
+        if not _PLAIN_NAME.fullmatch(job_id):
+            raise AssetMissing(job_id, "folder")
+        return self._root / job_id
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that appears at ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

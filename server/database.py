@@ -1,0 +1,68 @@
+"""How the store talks to its database: connections, transactions, and bringing the tables up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+# How long a writer waits for another one, which holds the database for a few milliseconds.
+_BUSY_TIMEOUT_S = 30.0
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for ``url`` whose tables are those of ``server.tables``; a missing file is created."""
+    parsed = make_url(url)
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        options = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+    engine = create_engine(parsed, **options)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    _migrate(engine)
+    return engine
+
+
+def durable(engine: Engine) -> Engine:
+    """Return the engine for writes that must survive a loss of power once they are committed."""
+    return engine.execution_options(homereel_write="FULL")
+
+
+def hasty(engine: Engine) -> Engine:
+    """Return the engine for writes that a loss of power may undo, such as heartbeats: no wait for the disk."""
+    return engine.execution_options(homereel_write="NORMAL")
+
+
+def _on_sqlite_connect(connection: sqlite3.Connection, record: object) -> None:
+    del record
+    # Transactions are opened by _on_sqlite_begin; the driver's own would open them too late for a consistent read.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    synchronous = connection.get_execution_options().get("homereel_write")
+    if synchronous is None:
+        connection.exec_driver_sql("BEGIN")
+    else:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        # Taking the write lock at once means waiting for it; upgrading a read to a write would fail instead.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    # "%" would be taken for an interpolation.
+    config.set_main_option("script_location", str(files("server.migrations")).replace("%", "%%"))
+    with durable(engine).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

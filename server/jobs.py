@@ -1,0 +1,95 @@
+"""Jobs: what they are and which ways they can go. Pure."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from pipelines.types import GenerationRequest, Stage
+
+JobId = NewType("JobId", str)
+WorkerId = NewType("WorkerId", str)
+
+
+class JobStatus(StrEnum):
+    """A job's life. ``cancelled`` is not a status: a cancelled job has failed, and its error code says so."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job failed: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """Where a running job is. ``percent`` covers all stages, 0 to 100; ``eta_s`` is seconds to completion."""
+
+    stage: Stage
+    step: int
+    total: int
+    percent: int
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a finished job took and made.
+
+    Attributes:
+        stage_s: Seconds per stage.
+        peak_memory_bytes: Highest memory of the device (or of the process, on a CPU).
+        facts: Versions, device and dtype, as the family reports them.
+    """
+
+    stage_s: Mapping[str, float]
+    peak_memory_bytes: int
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video, from acceptance to its end. Times are Unix seconds.
+
+    Attributes:
+        model: The name that was asked for, alias or card id; echoed on the wire.
+        card: Id of the card that makes it.
+        attempts: How often a worker has started it.
+        cancel_requested: Somebody wants it stopped; the worker looks after every step.
+        priority: Larger goes first.
+    """
+
+    id: JobId
+    model: str
+    card: str
+    status: JobStatus
+    request: GenerationRequest
+    created_at: float
+    warnings: tuple[str, ...] = ()
+    started_at: float | None = None
+    completed_at: float | None = None
+    progress: JobProgress | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
+    attempts: int = 0
+    worker: WorkerId | None = None
+    cancel_requested: bool = False
+    priority: int = 0
+
+
+def new_job_id(created_at: float) -> JobId:
+    """Return ``video_`` and 48 hex digits, the first 8 of them the creation time, as the hosted service did."""
+    return JobId(f"video_{int(created_at):08x}{secrets.token_hex(20)}")

@@ -1,0 +1,1 @@
+"""The database's history. Every process that opens the store brings it up to date first."""

@@ -1,0 +1,26 @@
+"""Which waiting job runs next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.store import Waiting
+
+# One step of priority is worth this much waiting, so that urgent jobs pass others but never keep them out for good.
+PRIORITY_STEP_S = 600.0
+# Changing the model takes about so long; a job that spares the change may pass others by no more than this.
+LOADED_HEADSTART_S = 60.0
+
+
+def choose(waiting: Sequence[Waiting], loaded: str | None) -> Waiting | None:
+    """Return the job to run next on a worker that has the card ``loaded``; None if nothing waits.
+
+    Every job has a due time: its creation, made earlier by its priority and by its model being loaded. The
+    earliest is next. Nothing starves, since a job can only be passed by those made a bounded time after it.
+    """
+
+    def due(job: Waiting) -> float:
+        headstart_s = LOADED_HEADSTART_S if job.card == loaded else 0.0
+        return job.created_at - job.priority * PRIORITY_STEP_S - headstart_s
+
+    return min(waiting, key=due, default=None)

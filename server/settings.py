@@ -1,0 +1,97 @@
+"""Every knob of the server, described. The only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "homereel"
+
+
+class Settings(BaseSettings):
+    """Read once at start and passed down, so that two servers in one process do not meet."""
+
+    model_config = SettingsConfigDict(env_prefix="HOMEREEL_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=7672, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(default_factory=_default_data_dir, description="Folder of the database and all videos.")
+    store_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of the job database; by default a SQLite file in data_dir."
+    )
+    devices: tuple[str, ...] | None = Field(
+        default=None, description='One worker each, as JSON: ["cuda:0", "cuda:1"]. Default: every GPU, else the CPU.'
+    )
+    preload: str | None = Field(
+        default=None, description="Model that the workers load at start, so that the first video is not kept waiting."
+    )
+    threads: PositiveInt | None = Field(default=None, description="CPU threads per worker; default: all cores.")
+    max_queued: PositiveInt = Field(default=100, description="Videos that may wait; beyond this, HTTP 429.")
+    max_upload_mb: PositiveInt = Field(default=32, description="Largest request body, in MB.")
+    max_image_pixels: PositiveInt = Field(
+        default=50_000_000, description="Largest reference image, in pixels after decoding."
+    )
+    lease_s: PositiveFloat = Field(
+        default=30.0, description="A worker that has not been heard of for so many seconds has lost its video."
+    )
+    max_attempts: PositiveInt = Field(
+        default=3, description="How often a video is started before a worker lost again makes it fail."
+    )
+    drain_s: float = Field(
+        default=8.0,
+        ge=0,
+        description="Seconds that a running video gets to finish at shutdown before it goes back to the queue; "
+        "the default stays below the 10 s that container runtimes grant.",
+    )
+    worker_silence_s: PositiveFloat = Field(
+        default=300.0, description="A worker process without a heartbeat for so many seconds is killed."
+    )
+    embed_metadata: bool = Field(
+        default=True, description="Write prompt, seed, model and versions into the video files."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Shape of the log's lines.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least serious event that is logged. Prompts appear at DEBUG only."
+    )
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the job database."""
+        return self.store_url or f"sqlite:///{self.data_dir.absolute() / 'homereel.sqlite3'}"
+
+    @property
+    def assets_dir(self) -> Path:
+        """Folder of the finished files, uploads and work in progress."""
+        return self.data_dir.absolute() / "assets"
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a worker process, which must be in place before it loads a tensor library."""
+    own = {
+        # Spinning OpenMP threads starve the API process of its cores: several times slower on two of them.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Weights are on this machine before a worker starts; it has no business on the network.
+        "HF_HUB_OFFLINE": "1",
+    }
+    if settings.threads is not None:
+        own |= {"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)}
+    return {**os.environ, **own}
+
+
+def visible_gpus() -> int | None:
+    """Return how many GPUs ``CUDA_VISIBLE_DEVICES`` leaves visible, or None if it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    entries = [entry.strip() for entry in visible.split(",")]
+    # CUDA stops at the first invalid entry; "", "-1" and "none" are the usual ways to hide every GPU.
+    valid = next((i for i, entry in enumerate(entries) if entry.lower() in {"", "-1", "none", "nodevfiles"}), None)
+    return len(entries) if valid is None else valid
