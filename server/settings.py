@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -70,6 +70,24 @@ class Settings(BaseSettings):
     def assets_dir(self) -> Path:
         """Folder of the finished files, uploads and work in progress."""
         return self.data_dir.absolute() / "assets"
+
+
+class ClientSettings(BaseSettings):
+    """Where the command line finds a server."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("HOMEREEL_URL", "OPENAI_BASE_URL"),
+        description="Address of the server; by default the one on this machine.",
+    )
+    api_key: str | None = Field(
+        default=None,
+        # Not OPENAI_API_KEY: a real key of the hosted service must not travel to whatever listens here.
+        validation_alias="HOMEREEL_API_KEY",
+        description="Key that the server asks for.",
+    )
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

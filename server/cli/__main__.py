@@ -1,0 +1,7 @@
+"""Lets a process start the command line in a child without knowing where the ``homereel`` script is."""
+
+import sys
+
+from server.cli import main
+
+sys.exit(main())

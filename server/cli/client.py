@@ -1,0 +1,154 @@
+"""A Homereel server as the commands see it: plain HTTP, errors as sentences."""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from server.cli.outcome import Failure, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ENDED = frozenset({"completed", "failed"})
+# Without the server's hint, OpenAI's own client asks once a second.
+DEFAULT_POLL_S, MIN_POLL_S, MAX_POLL_S = 1.0, 0.1, 2.0
+
+
+class VideoError(BaseModel):
+    """Why a video failed."""
+
+    code: str = "generation_failed"
+    message: str = ""
+
+
+class Video(BaseModel):
+    """What the commands read of a video on the wire; everything else of it is kept in ``model_extra``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    id: str
+    status: str
+    model: str
+    created_at: int
+    progress: int = 0
+    prompt: str | None = None
+    seed: int | None = None
+    error: VideoError | None = None
+    stage: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    eta_s: float | None = None
+    queue_position: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ENDED
+
+
+class Client:
+    """One server. Every method raises ``Failure`` with a sentence for the person at the terminal."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # A server that is busy with its disk may take seconds; one that is not there refuses at once.
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=httpx2.Timeout(30, connect=5))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._http.close()
+
+    def alive(self) -> bool:
+        """Tell whether a Homereel server answers there."""
+        try:
+            return self._http.get("/health").json()["object"] == "health"
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return False
+
+    def create(self, fields: Mapping[str, JsonValue], image: Path | None) -> Video:
+        """Ask for a video; ``image`` becomes its first frame."""
+        if image is None:
+            return _video(self._send("POST", "/v1/videos", json=dict(fields)))
+        kind = mimetypes.guess_type(image.name)[0] or "application/octet-stream"
+        try:
+            with image.open("rb") as picture:
+                files = {"input_reference": (image.name, picture, kind)}
+                form = {name: str(value) for name, value in fields.items()}
+                return _video(self._send("POST", "/v1/videos", data=form, files=files))
+        except OSError as error:
+            raise Failure(f"cannot read {image}: {error.strerror}", Outcome.MISUSED) from error
+
+    def retrieve(self, video_id: str) -> tuple[Video, float]:
+        """Return a video, and in how many seconds to ask again."""
+        response = self._send("GET", f"/v1/videos/{quote(video_id, safe='')}")
+        hint = response.headers.get("openai-poll-after-ms", "")
+        wait_s = int(hint) / 1000 if hint.isdecimal() else DEFAULT_POLL_S
+        return _video(response), min(max(wait_s, MIN_POLL_S), MAX_POLL_S)
+
+    def cancel(self, video_id: str) -> Video:
+        """Stop a video that waits or runs; one that has ended stays as it is."""
+        return _video(self._send("POST", f"/v1/videos/{quote(video_id, safe='')}/cancel"))
+
+    def download(self, video_id: str, target: Path) -> None:
+        """Write the MP4. ``target`` appears whole or not at all."""
+        partial = target.with_name(f".{target.name}.{video_id}.part")
+        try:
+            with (
+                self._http.stream("GET", f"/v1/videos/{quote(video_id, safe='')}/content") as response,
+                partial.open("wb") as file,
+            ):
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            partial.replace(target)
+        except httpx2.HTTPError as error:
+            raise self._lost(error) from error
+        except OSError as error:
+            raise Failure(f"cannot write {target}: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """Return the JSON object at a path."""
+        return self._send("GET", path, params=query).json()
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx2.HTTPError as error:
+            raise self._lost(error) from error
+        if response.is_error:
+            raise _refusal(response)
+        return response
+
+    def _lost(self, error: httpx2.HTTPError) -> Failure:
+        if isinstance(error, httpx2.ConnectError):
+            return Failure(f"no server answers at {self.url}; start one with: homereel serve")
+        return Failure(f"the connection to {self.url} failed: {error or type(error).__name__}")
+
+
+def _video(response: httpx2.Response) -> Video:
+    try:
+        return Video.model_validate_json(response.content)
+    except ValidationError as error:
+        raise Failure(f"{response.url} does not answer like a video server") from error
+
+
+def _refusal(response: httpx2.Response) -> Failure:
+    """Turn OpenAI's error envelope, or whatever else came back, into one sentence."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    return Failure(str(message), Outcome.MISUSED if response.status_code in {400, 422} else Outcome.FAILED)
