@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -106,7 +106,7 @@ class AssetStore:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[BinaryIO]:
+def _written_whole(path: Path) -> Generator[BinaryIO]:
     """Yield a file that appears at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

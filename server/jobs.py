@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from pipelines.types import GenerationRequest, Stage
 
@@ -88,6 +88,15 @@ class Job:
     worker: WorkerId | None = None
     cancel_requested: bool = False
     priority: int = 0
+
+
+class Waiting(NamedTuple):
+    """What a scheduler needs to know of a queued job."""
+
+    id: JobId
+    card: str
+    created_at: float
+    priority: int
 
 
 def new_job_id(created_at: float) -> JobId:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.store import Waiting
+from server.jobs import Waiting
 
 # One step of priority is worth this much waiting, so that urgent jobs pass others but never keep them out for good.
 PRIORITY_STEP_S = 600.0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "homereel"
+
+
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")]
 
 
 class Settings(BaseSettings):
@@ -26,8 +29,8 @@ class Settings(BaseSettings):
     store_url: str | None = Field(
         default=None, description="SQLAlchemy URL of the job database; by default a SQLite file in data_dir."
     )
-    devices: tuple[str, ...] | None = Field(
-        default=None, description='One worker each, as JSON: ["cuda:0", "cuda:1"]. Default: every GPU, else the CPU.'
+    devices: Annotated[tuple[Device, ...] | None, NoDecode] = Field(
+        default=None, description="One worker each, such as cuda:0,cuda:1. Default: every GPU, else the CPU."
     )
     preload: str | None = Field(
         default=None, description="Model that the workers load at start, so that the first video is not kept waiting."
@@ -60,6 +63,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least serious event that is logged. Prompts appear at DEBUG only."
     )
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
     @property
     def database_url(self) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, tuple_, update
 
 from server import database
-from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, WorkerId
+from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId
 from server.tables import job as jobs
 from server.tables import job_from, row_from
 from server.tables import worker as workers_table
@@ -43,15 +43,6 @@ class Page(NamedTuple):
 
     jobs: tuple[Job, ...]
     has_more: bool
-
-
-class Waiting(NamedTuple):
-    """What the scheduler needs to know of a queued job."""
-
-    id: JobId
-    card: str
-    created_at: float
-    priority: int
 
 
 class Renewal(NamedTuple):
@@ -318,6 +309,6 @@ def _get(db: Connection, job_id: JobId) -> Job:
     return job_from(row)
 
 
-def _renewal(row: Row[tuple[float | None]] | None) -> Renewal:
+def _renewal(row: Row[float | None] | None) -> Renewal:
     """Interpret the row of the job if the worker holds it, which is the time when it was asked to stop."""
     return Renewal(owned=row is not None, cancel_requested=row is not None and row[0] is not None)

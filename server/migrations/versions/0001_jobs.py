@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 # Spelled out rather than shared with server.tables: a migration says what was true when it was written.
-Moment = sa.Double().with_variant(sa.REAL(), "sqlite")
+Moment = sa.Double[float]().with_variant(sa.REAL(), "sqlite")
 
 
 def upgrade() -> None:
