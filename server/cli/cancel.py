@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from server.cli.local import connected
 from server.cli.outcome import Failure, Outcome
+from server.jobs import JobStatus
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -28,7 +29,7 @@ def run(options: Namespace) -> int:
                 print(f"homereel: {failure}", file=sys.stderr)
                 outcome = Outcome.FAILED
                 continue
-            if video.status == "completed":
+            if video.status is JobStatus.COMPLETED:
                 print(f"homereel: {video_id} was completed before", file=sys.stderr)
                 outcome = Outcome.FAILED
             else:

@@ -7,49 +7,21 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from server.cli.outcome import Failure, Outcome
+from server.jobs import JobStatus
+from server.schemas import Health, Ready, Video, VideoList, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-ENDED = frozenset({"completed", "failed"})
+    from pydantic import JsonValue
+
+_OPEN = frozenset({JobStatus.QUEUED, JobStatus.IN_PROGRESS})
 # Without the server's hint, OpenAI's own client asks once a second.
 DEFAULT_POLL_S, MIN_POLL_S, MAX_POLL_S = 1.0, 0.1, 2.0
-
-
-class VideoError(BaseModel):
-    """Why a video failed."""
-
-    code: str = "generation_failed"
-    message: str = ""
-
-
-class Video(BaseModel):
-    """What the commands read of a video on the wire; everything else of it is kept in ``model_extra``."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    id: str
-    status: str
-    model: str
-    created_at: int
-    progress: int = 0
-    prompt: str | None = None
-    seed: int | None = None
-    error: VideoError | None = None
-    stage: str | None = None
-    step: int | None = None
-    total_steps: int | None = None
-    eta_s: float | None = None
-    queue_position: int | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.status in ENDED
 
 
 class Client:
@@ -70,9 +42,10 @@ class Client:
     def alive(self) -> bool:
         """Tell whether a Homereel server answers there."""
         try:
-            return self._http.get("/health").json()["object"] == "health"
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            Health.model_validate_json(self._http.get("/health").content)
+        except (httpx2.HTTPError, ValidationError):
             return False
+        return True
 
     def create(self, fields: Mapping[str, JsonValue], image: Path | None) -> Video:
         """Ask for a video; ``image`` becomes its first frame."""
@@ -119,9 +92,25 @@ class Client:
         finally:
             partial.unlink(missing_ok=True)
 
-    def get(self, path: str, **query: str) -> dict[str, Any]:
-        """Return the JSON object at a path."""
-        return self._send("GET", path, params=query).json()
+    def workers(self) -> list[Worker]:
+        """Return the workers that are up."""
+        try:
+            response = self._http.get("/ready")
+        except httpx2.HTTPError as error:
+            raise self._lost(error) from error
+        return Ready.model_validate_json(response.content).workers if response.is_success else []
+
+    def open_videos(self) -> Iterator[Video]:
+        """Yield the videos that wait or run, newest first."""
+        query = {"limit": "100"}
+        while True:
+            page = VideoList.model_validate_json(self._send("GET", "/v1/videos", params=query).content)
+            still_open = [video for video in page.data if video.status in _OPEN]
+            yield from still_open
+            # Videos are made in the order they were asked for: behind a page of ended ones there are only more.
+            if not page.has_more or not still_open:
+                return
+            query["after"] = page.data[-1].id
 
     def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from server.cli.local import connected_or_own
 from server.cli.outcome import Failure, Outcome
 from server.cli.progress import Bars
+from server.jobs import TERMINAL, JobStatus
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from server.cli.client import Client, Video
+    from server.cli.client import Client
+    from server.schemas import Video
 
 MAX_CLIPS = 100
 SEEDS = 2**31
@@ -120,7 +122,7 @@ def _check_output(output: Path | None) -> None:
 
 
 def _wait(client: Client, orders: list[Order], bars: Bars) -> None:
-    while waiting := [order for order in orders if not order.video.ended]:
+    while waiting := [order for order in orders if order.video.status not in TERMINAL]:
         order = min(waiting, key=lambda order: order.next_look)
         time.sleep(max(order.next_look - time.monotonic(), 0))
         order.video, wait_s = client.retrieve(order.video.id)
@@ -130,7 +132,7 @@ def _wait(client: Client, orders: list[Order], bars: Bars) -> None:
 
 def _cancel(client: Client, orders: list[Order]) -> None:
     for order in orders:
-        if order.video.ended:
+        if order.video.status in TERMINAL:
             continue
         try:
             client.cancel(order.video.id)
@@ -141,7 +143,7 @@ def _cancel(client: Client, orders: list[Order]) -> None:
 def _deliver(client: Client, order: Order, *, as_json: bool) -> Outcome:
     """Fetch the file and print where it is, or say why there is none."""
     video, made = order.video, None
-    if video.status == "completed":
+    if video.status is JobStatus.COMPLETED:
         made = (order.path or Path(_file_name(video))).absolute()
         client.download(video.id, made)
     else:
@@ -158,4 +160,4 @@ def _deliver(client: Client, order: Order, *, as_json: bool) -> Outcome:
 
 def _file_name(video: Video) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", (video.prompt or "video").lower()).strip("-")
-    return f"{words[:48].rstrip('-') or 'video'}-{video.seed if video.seed is not None else video.id}.mp4"
+    return f"{words[:48].rstrip('-') or 'video'}-{video.seed}.mp4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -25,30 +26,43 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print every card, and under which other names it is known."""
     registry = load_registry()
-    aliases = {
-        card: [alias for alias, cards in registry.aliases.items() if card in cards] for card in registry.cards
-    }
+    rows = [
+        _row(card, tuple(alias for alias, cards in registry.aliases.items() if card.id in cards))
+        for card in registry.cards.values()
+    ]
     if options.json:
-        for card in registry.cards.values():
-            print(json.dumps(_facts(card, aliases[card.id])))
+        for row in rows:
+            print(json.dumps(asdict(row)))
         return Outcome.DONE
     table = Table("model", "licence", "sizes", "seconds", "installed", "also called", box=None, pad_edge=False)
-    for card in registry.cards.values():
-        facts = _facts(card, aliases[card.id])
-        cells = [card.id, card.licence.id, " ".join(facts["sizes"]), f"up to {facts['max_seconds']}"]
-        table.add_row(*cells, "yes" if facts["installed"] else "no", " ".join(facts["aliases"]))
+    for row in rows:
+        installed_here = "yes" if row.installed else "no"
+        seconds = f"up to {row.max_seconds}"
+        table.add_row(row.id, row.licence, " ".join(row.sizes), seconds, installed_here, " ".join(row.aliases))
     Console(soft_wrap=True).print(table)
     return Outcome.DONE
 
 
-def _facts(card: ModelCard, aliases: list[str]) -> dict[str, object]:
-    return {
-        "id": card.id,
-        "name": card.name,
-        "licence": card.licence.id,
-        "sizes": [str(size) for size in card.shape.sizes],
-        "fps": card.shape.fps,
-        "max_seconds": card.shape.max_frames // card.shape.fps,
-        "installed": installed(card),
-        "aliases": aliases,
-    }
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    name: str
+    licence: str
+    sizes: tuple[str, ...]
+    fps: int
+    max_seconds: int
+    installed: bool
+    aliases: tuple[str, ...]
+
+
+def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
+    return _Row(
+        id=card.id,
+        name=card.name,
+        licence=card.licence.id,
+        sizes=tuple(str(size) for size in card.shape.sizes),
+        fps=card.shape.fps,
+        max_seconds=card.shape.max_frames // card.shape.fps,
+        installed=installed(card),
+        aliases=aliases,
+    )

@@ -15,7 +15,7 @@ from server.cli.outcome import Failure
 from server.settings import ClientSettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 START_S = 60.0
@@ -23,7 +23,7 @@ STOP_S = 20.0
 
 
 @contextmanager
-def connected() -> Iterator[Client]:
+def connected() -> Generator[Client]:
     """Yield a client of the running server.
 
     Raises:
@@ -38,7 +38,7 @@ def connected() -> Iterator[Client]:
 
 
 @contextmanager
-def connected_or_own() -> Iterator[Client]:
+def connected_or_own() -> Generator[Client]:
     """Yield a client of the running server; if none runs and no address was given, of one started for this.
 
     Raises:
@@ -56,7 +56,7 @@ def connected_or_own() -> Iterator[Client]:
 
 
 @contextmanager
-def own_server(data_dir: Path | None = None) -> Iterator[str]:
+def own_server(data_dir: Path | None = None) -> Generator[str]:
     """Run a server on a free port and yield its URL; it stops with the block, or with this process.
 
     Jobs are stored where ``homereel serve`` stores them, so one that is cut short is taken up by the next server.

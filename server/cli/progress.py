@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from server.jobs import JobStatus
+
 if TYPE_CHECKING:
-    from server.cli.client import Video
+    from server.schemas import Video
 
 
 class Bars:
@@ -24,9 +26,7 @@ class Bars:
             console=console,
             disable=not console.is_terminal,
         )
-        self._tasks: list[TaskID] = [
-            self._progress.add_task("sending", total=100, remaining="") for _ in range(count)
-        ]
+        self._tasks: list[TaskID] = [self._progress.add_task("sending", total=100, remaining="") for _ in range(count)]
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -45,19 +45,20 @@ class Bars:
             self._tasks[index],
             completed=video.progress,
             description=describe(video),
-            remaining=f"{_clock(video.eta_s)} left" if video.eta_s is not None and not video.ended else "",
+            remaining=f"{clock(video.eta_s)} left" if video.eta_s is not None else "",
         )
 
 
 def describe(video: Video) -> str:
     """Say in a few words what happens to a video: ``waiting, 2nd in line`` or ``denoise 12/20``."""
-    if video.status == "queued":
+    if video.status is JobStatus.QUEUED:
         return f"waiting, place {video.queue_position}" if video.queue_position else "waiting"
-    if video.status == "in_progress" and video.stage:
+    if video.stage is not None:
         return f"{video.stage} {video.step}/{video.total_steps}" if video.total_steps else video.stage
     return video.status.replace("_", " ")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return minutes and seconds: ``1:05``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -1,0 +1,66 @@
+"""``homereel ps``: who works, what runs, what waits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.cli.local import connected
+from server.cli.outcome import Outcome
+from server.cli.progress import clock, describe
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from server.schemas import Video, Worker
+
+_SHOWN = 48
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: Namespace) -> int:
+    """Print the workers, and the videos that have not ended in the order in which they will be made."""
+    with connected() as client:
+        workers, videos = client.workers(), list(client.open_videos())
+    # Running before waiting, and the waiting ones by their place in line.
+    videos.sort(key=lambda video: (video.queue_position or 0, video.created_at))
+    if options.json:
+        bodies = {"workers": [w.model_dump(mode="json") for w in workers]}
+        bodies["videos"] = [video.model_dump(mode="json") for video in videos]
+        print(json.dumps(bodies))
+        return Outcome.DONE
+    console = Console(soft_wrap=True)
+    console.print(_worker_table(workers) if workers else "no worker is up yet")
+    if videos:
+        console.print()
+        console.print(_video_table(videos))
+    return Outcome.DONE
+
+
+def _worker_table(workers: list[Worker]) -> Table:
+    table = Table("device", "model loaded", "state", box=None, pad_edge=False)
+    for worker in workers:
+        table.add_row(worker.device, worker.model or "-", "busy" if worker.busy else "idle")
+    return table
+
+
+def _video_table(videos: list[Video]) -> Table:
+    table = Table("video", "model", "state", "%", "left", "prompt", box=None, pad_edge=False)
+    for video in videos:
+        left = clock(video.eta_s) if video.eta_s is not None else ""
+        table.add_row(video.id, video.model, describe(video), str(video.progress), left, _shown(video.prompt or ""))
+    return table
+
+
+def _shown(prompt: str) -> Text:
+    # Somebody else's text: neither its escape sequences nor its brackets may steer this terminal.
+    line = "".join(character if character.isprintable() else " " for character in prompt)
+    return Text(line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…")
