@@ -84,14 +84,16 @@ class AssetStore:
             raise AssetMissing(job_id, name)
         return self._folder(job_id) / "inputs" / name
 
-    def work_dir(self, job_id: JobId) -> Path:
-        """Return an empty folder for one attempt at the job, on the same disk; no two attempts share one."""
+    @contextmanager
+    def work_dir(self, job_id: JobId) -> Generator[Path]:
+        """Lend an empty folder for one attempt at the job, on the same disk; no two attempts share one."""
         parent = self._folder(job_id) / "work"
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=parent))
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
 
     def discard_work(self, job_id: JobId) -> None:
-        """Remove everything that attempts at the job have left behind."""
+        """Remove what attempts at the job have left behind, also those that died."""
         shutil.rmtree(self._folder(job_id) / "work", ignore_errors=True)
 
     def delete(self, job_id: JobId) -> None:

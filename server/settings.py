@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -96,6 +96,15 @@ class ClientSettings(BaseSettings):
         validation_alias="HOMEREEL_API_KEY",
         description="Key that the server asks for.",
     )
+
+
+class WorkerOrder(BaseModel):
+    """What a worker process is told when it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    worker: str
+    device: Device
+    settings: Settings
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,236 @@
+"""One worker: claims jobs, makes them on its device, saves them. ``server.worker_process`` runs it."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from pipelines import engine, media, registry
+from pipelines.base import VideoPipeline
+from pipelines.card import ModelCard
+from pipelines.errors import Cancelled, OutOfMemory, PipelineError
+from pipelines.types import Clip, Progress, Report, Stage
+from server.assets import AssetStore, Variant
+from server.jobs import Job, JobError, JobId, JobResult, WorkerId
+from server.lease import Ending, Lease
+from server.progress import Meter, StageTimes
+from server.scheduler import choose
+from server.settings import Settings
+from server.store import CANCELLED, JobStore, WorkerInfo
+
+_log = logging.getLogger(__name__)
+
+# How long a new job may go unnoticed by an idle worker. A look costs a tenth of a millisecond.
+POLL_S = 0.15
+
+
+class Loaded(NamedTuple):
+    """A model on the device."""
+
+    card: ModelCard
+    pipeline: VideoPipeline[Any, Any]
+
+
+Load: TypeAlias = Callable[[str, str], Loaded]
+"""From the id of a card and a device."""
+
+
+def load(card_id: str, device: str) -> Loaded:
+    """Load a model by its name.
+
+    Raises:
+        PipelineError: It is not known, its weights are not here or the device cannot hold it.
+    """
+    card = registry.load_registry().find(card_id)
+    return Loaded(card, registry.load_pipeline(card, device))
+
+
+class Drain:
+    """Says to a worker that it should come to an end, and how long it may take. Once begun it only gets shorter."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._begun = threading.Event()
+        self._deadline = float("inf")
+
+    def begin(self, within_s: float) -> None:
+        """Take no more jobs, and give back the current one if it is not done in ``within_s`` seconds."""
+        self._deadline = min(self._deadline, self._now() + within_s)
+        self._begun.set()
+
+    def begun(self, wait_s: float = 0.0) -> bool:
+        """Return whether the end has been announced, after at most ``wait_s`` seconds."""
+        return self._begun.wait(wait_s)
+
+    def left_s(self) -> float:
+        """Return the seconds until the current job has to be given back."""
+        return self._deadline - self._now()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker works."""
+
+    id: WorkerId
+    device: str
+    pid: int
+
+
+class Worker:
+    """Makes one job at a time. Everything but ``info`` and ``give_back`` belongs to one thread."""
+
+    def __init__(
+        self, place: Place, settings: Settings, store: JobStore, *, drain: Drain | None = None, load: Load = load
+    ) -> None:
+        self._place = place
+        self._settings = settings
+        self._store = store
+        self._assets = AssetStore(settings.assets_dir)
+        self._drain = drain or Drain()
+        self._load = load
+        self._loaded: Loaded | None = None
+        self._job: JobId | None = None
+        self._times = StageTimes()
+
+    def run(self) -> None:
+        """Work until the drain begins."""
+        if self._settings.preload is not None:
+            self._preload(self._settings.preload)
+        wait_s = 0.0
+        while not self._drain.begun(wait_s):
+            wait_s = 0.0 if self.run_one() else POLL_S
+        self._unload()
+
+    def run_one(self) -> bool:
+        """Make the next job, if one waits; tell whether one did."""
+        self._store.requeue_lost(max_attempts=self._settings.max_attempts)
+        chosen = choose(self._store.waiting(), self._loaded.card.id if self._loaded else None)
+        if chosen is None:
+            return False
+        job = self._store.claim(chosen.id, self._place.id, self._settings.lease_s)
+        if job is not None:
+            self._job = job.id
+            self._work_on(job)
+            self._job = None
+        return True
+
+    def info(self) -> WorkerInfo:
+        """Return what there is to announce. Any thread may ask."""
+        loaded = self._loaded
+        card = loaded.card.id if loaded else None
+        return WorkerInfo(self._place.id, self._place.device, self._place.pid, card, self._job, time.time())
+
+    def give_back(self) -> None:
+        """Return the current job to the queue although it is still being made; the process must end after this."""
+        job_id = self._job
+        if job_id is not None and self._store.release(job_id, self._place.id):
+            _log.info("job_released id=%s", job_id)
+
+    def _work_on(self, job: Job) -> None:
+        waited_s = (job.started_at or job.created_at) - job.created_at
+        _log.info("job_started id=%s card=%s attempt=%d waited_s=%.1f", job.id, job.card, job.attempts, waited_s)
+        _log.debug("job_prompt id=%s prompt=%r", job.id, job.request.prompt)
+        with Lease(self._store, job.id, self._place.id, lease_s=self._settings.lease_s) as lease:
+            outcome = self._attempt(job, lease)
+        if isinstance(outcome, JobResult):
+            owned = self._store.finish(job.id, self._place.id, outcome)
+            stage_s = " ".join(f"{stage}_s={seconds:.2f}" for stage, seconds in outcome.stage_s.items())
+            _log.info("job_finished id=%s owned=%s %s", job.id, owned, stage_s)
+            self._assets.discard_work(job.id)
+        elif isinstance(outcome, JobError):
+            owned = self._store.fail(job.id, self._place.id, outcome)
+            _log.info("job_failed id=%s owned=%s code=%s", job.id, owned, outcome.code)
+        elif lease.ending is Ending.LOST:
+            _log.warning("job_lost id=%s", job.id)
+        else:
+            self.give_back()
+
+    def _attempt(self, job: Job, lease: Lease) -> JobResult | JobError | None:
+        """Return how the job ended, or None if it is to be made by somebody else."""
+        try:
+            return self._make(job, lease)
+        except Cancelled:
+            if lease.ending is Ending.LOST or (lease.ending is None and self._drain.begun()):
+                return None
+            return CANCELLED
+        except (OutOfMemory, MemoryError) as error:
+            self._unload()
+            message = str(error) or "The machine ran out of memory."
+            return JobError(OutOfMemory.code, message)
+        except PipelineError as error:
+            return JobError(error.code, error.message)
+        except Exception as error:  # noqa: BLE001 - the job boundary: whatever went wrong, the next job must run
+            _log.exception("job_crashed id=%s", job.id)
+            # Nobody knows what state the model is in.
+            self._unload()
+            what = type(error).__name__
+            return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
+
+    def _make(self, job: Job, lease: Lease) -> JobResult:
+        loads = self._loaded is None or self._loaded.card.id != job.card
+        meter = Meter(self._times.expect(job.card, job.request, loads=loads), loads=loads)
+
+        def report(progress: Progress) -> None:
+            lease.note(meter.update(progress, time.monotonic()))
+            if self._drain.left_s() <= 0:
+                raise Cancelled("the worker has to end")
+
+        if loads:
+            report(Progress(Stage.LOAD, 0, 1))
+            self._switch_to(job.card)
+            report(Progress(Stage.LOAD, 1, 1))
+        assert self._loaded is not None  # noqa: S101 - narrows the type
+        card, pipeline = self._loaded
+        clip = engine.generate(pipeline, job.request, report)
+        with self._assets.work_dir(job.id) as folder:
+            self._save(job, clip, folder, card, report)
+            # A worker that has lost the job must not write over the files of the one that has it now.
+            lease.confirm()
+            for variant in Variant:
+                self._assets.put(job.id, variant, folder / variant.filename)
+        stage_s = meter.finish(time.monotonic())
+        self._times.learn(job.card, job.request, stage_s)
+        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, _peak(pipeline), dict(clip.facts))
+
+    def _save(self, job: Job, clip: Clip, folder: Path, card: ModelCard, report: Report) -> None:
+        """Write every variant of the clip into ``folder``."""
+        embedded = media.provenance(job.request, card, clip.facts) if self._settings.embed_metadata else None
+        video = folder / Variant.VIDEO.filename
+        media.write_clip(clip, job.request, video, metadata=embedded, report=report)
+        media.thumbnail(video, folder / Variant.THUMBNAIL.filename)
+        media.spritesheet(video, folder / Variant.SPRITESHEET.filename)
+
+    def _switch_to(self, card_id: str) -> None:
+        # The device may not hold two models at once.
+        self._unload()
+        began = time.monotonic()
+        self._loaded = self._load(card_id, self._place.device)
+        _log.info("model_loaded card=%s load_s=%.2f", card_id, time.monotonic() - began)
+
+    def _preload(self, name: str) -> None:
+        try:
+            self._switch_to(name)
+        except PipelineError as error:
+            # The jobs that need it will say the same to whoever asked for them.
+            _log.error("preload_failed model=%s code=%s message=%s", name, error.code, error.message)
+
+    def _unload(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.pipeline.close()
+
+
+def _peak(pipeline: VideoPipeline[Any, Any]) -> int:
+    """Return the highest memory so far: the device's if it has its own, else the process's."""
+    of_device = pipeline.peak_memory_bytes
+    if of_device is not None:
+        return of_device
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
