@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_S = 60.0
-STOP_S = 20.0
+# Longer than a server takes that lets a running video come to its end.
+STOP_S = 40.0
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from server.app import create_app
 from server.cli.outcome import Failure, Outcome
+from server.logs import configure_logging
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,9 +49,11 @@ def run(options: Namespace) -> int:
             "listen on 127.0.0.1 behind a proxy that checks them, or add --allow-remote",
             Outcome.MISUSED,
         )
+    _check_folder(settings)
     listener = _listener(settings, options.listen_fd)
+    configure_logging(settings)
     app = create_app(settings)
-    config = uvicorn.Config(app, log_level=settings.log_level.lower(), access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = _Server(config)
     if options.stop_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, args=[server], daemon=True).start()
@@ -77,6 +81,15 @@ def _settings(options: Namespace) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise Failure(f"--{name.replace('_', '-')}: {first['msg']}", Outcome.MISUSED) from error
+
+
+def _check_folder(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.data_dir):
+            pass
+    except OSError as error:
+        raise Failure(f"cannot write to the data folder {settings.data_dir}: {error.strerror}") from error
 
 
 def _is_loopback(host: str) -> bool:
