@@ -1,0 +1,67 @@
+"""The composition root: joins settings, registry, store, assets, routes and workers into one app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from pipelines.registry import load_registry
+from server import errors
+from server.assets import AssetStore
+from server.deps import Services
+from server.routes import health, metrics, models, videos
+from server.schemas import ErrorEnvelope
+from server.settings import Settings
+from server.store import JobStore
+from server.supervisor import Supervisor
+from server.telemetry import Metrics, Telemetry
+
+STOP_S = 30.0
+
+
+def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
+    """Return the API. It opens the store and starts its workers when served, not before.
+
+    Args:
+        settings: Read once; two apps in one process do not meet.
+        supervise: Whether to start worker processes; without them, videos wait.
+    """
+    registry = load_registry()
+    measured = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        store = await to_thread.run_sync(JobStore.open, settings.database_url)
+        app.state.services = Services(settings, registry, store, AssetStore(settings.assets_dir))
+        measured.observe_jobs(store)
+        supervisor = Supervisor(settings) if supervise else None
+        if supervisor:
+            supervisor.start()
+        try:
+            yield
+        finally:
+            if supervisor:
+                await to_thread.run_sync(supervisor.stop, STOP_S)
+            store.close()
+
+    app = FastAPI(
+        title="Homereel",
+        version=health.own_version(),
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # A client that asks for /v1/videos/ with an empty id shall be told, not sent in circles.
+        redirect_slashes=False,
+        responses={"4XX": {"model": ErrorEnvelope, "description": "What went wrong, and what would work"}},
+    )
+    app.state.metrics = measured
+    app.add_middleware(Telemetry, metrics=measured)
+    errors.install(app)
+    for routes in (videos, models, health, metrics):
+        app.include_router(routes.router)
+    return app

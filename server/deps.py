@@ -1,0 +1,65 @@
+"""What a route may ask for."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from pipelines.registry import Registry
+from server.assets import AssetStore
+from server.forms import Body, open_body
+from server.jobs import JobId
+from server.settings import Settings
+from server.store import JobNotFound, JobStore
+
+_VIDEO_ID = re.compile(r"video_[0-9a-f]{48}")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that the routes work with; one set per app, from start to shutdown."""
+
+    settings: Settings
+    registry: Registry
+    store: JobStore
+    assets: AssetStore
+    now: Callable[[], float] = time.time
+
+
+def _services(request: Request) -> Services:
+    return request.app.state.services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+
+
+def valid_id(text: str) -> JobId:
+    """Return the id of a video, which may or may not exist.
+
+    Raises:
+        JobNotFound: No video has ids of this shape; the database is not asked.
+    """
+    job_id = JobId(text)
+    if not _VIDEO_ID.fullmatch(text):
+        raise JobNotFound(job_id)
+    return job_id
+
+
+def _path_id(video_id: Annotated[str, Path(description="Id of a video")]) -> JobId:
+    return valid_id(video_id)
+
+
+VideoId = Annotated[JobId, Depends(_path_id)]
+
+
+async def _body(request: Request, services: ServicesDep) -> AsyncIterator[Body]:
+    async with open_body(request, services.settings.max_upload_mb * 1_000_000) as body:
+        yield body
+
+
+BodyDep = Annotated[Body, Depends(_body)]

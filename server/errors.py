@@ -1,0 +1,220 @@
+"""From exceptions to answers: every failure leaves in OpenAI's envelope, the framework's own included.
+
+A client may branch on ``code``, which is stable, and shows ``message``, which says what would work instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from pipelines.errors import InvalidImage, PipelineError, UnknownModel, UnsupportedOption, UnsupportedShape
+from server.assets import AssetMissing
+from server.store import JobNotFound, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI, Request
+    from pydantic_core import ErrorDetails
+
+_log = logging.getLogger(__name__)
+
+# Both SDKs repeat 408, 409, 429 and 5xx on their own; where that is hopeless, this header stops them.
+NO_RETRY = {"x-should-retry": "false"}
+QUEUE_RETRY_S = 15
+# What a client sent may be megabytes long; an answer quotes this much of it.
+_QUOTED = 100
+
+
+class ApiError(Exception):
+    """A request that is answered with an error; subclasses fix the status and the code."""
+
+    status = 400
+    code = "invalid_value"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.headers = dict(headers or {})
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be understood or carried out; the message says what would work."""
+
+
+class PayloadTooLarge(ApiError):
+    """The body is larger than the server takes."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class NotFound(ApiError):
+    """There is nothing of this name."""
+
+    status = 404
+    code = "not_found"
+
+
+class ContentUnavailable(ApiError):
+    """The video has no content, now or ever."""
+
+    code = "video_not_ready"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers=NO_RETRY)
+
+
+class RangeNotSatisfiable(ApiError):
+    """None of the bytes that were asked for exist."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class NotReady(ApiError):
+    """The server is up, its workers are not."""
+
+    status = 503
+    code = "not_ready"
+
+
+# Exceptions from below the web, and the status that each becomes. Their own code and param go out with them.
+_STATUS: Mapping[type[PipelineError], int] = {
+    UnknownModel: 400,
+    UnsupportedShape: 400,
+    UnsupportedOption: 400,
+    InvalidImage: 400,
+}
+
+
+def envelope(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """Return the body of an error answer; all four keys are always there."""
+    kind = {429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": printable(message), "type": kind, "param": param and printable(param), "code": code}}
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without the lone surrogates that JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def quoted(value: object) -> str:
+    """Return what a client sent, short enough to be shown to it again."""
+    text = value if isinstance(value, str) else repr(value)
+    return f"'{text if len(text) <= _QUOTED else text[:_QUOTED] + '…'}'"
+
+
+def internal_error() -> JSONResponse:
+    """Return the answer to a fault of ours. It says nothing of the cause, which is in the log."""
+    message = "The server made a mistake. Its log has the details under this answer's x-request-id."
+    return JSONResponse(envelope(500, message, "internal_error"), 500)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of everything that a request can cause."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(PipelineError, _pipeline_error)
+    app.add_exception_handler(JobNotFound, _job_not_found)
+    app.add_exception_handler(AssetMissing, _asset_missing)
+    app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(ClientDisconnect, _client_disconnect)
+
+
+def from_validation(details: ErrorDetails, descriptions: Mapping[str, str]) -> InvalidRequest:
+    """Turn pydantic's first complaint into one sentence.
+
+    Args:
+        details: One entry of ``ValidationError.errors()``; its ``loc`` starts with the parameter's name.
+        descriptions: What each parameter is, ending without a full stop: it completes "Expected …".
+    """
+    if details["type"] == "conflict":
+        return InvalidRequest(details["msg"], param=details.get("ctx", {}).get("param"), code="conflicting_parameters")
+    name = str(details["loc"][0]) if details["loc"] else "body"
+    value = details["input"]
+    expected = f" Expected {descriptions[name]}." if name in descriptions else ""
+    kind = details["type"]
+    if kind == "missing":
+        return InvalidRequest(f"Missing required parameter: '{name}'.{expected}", param=name, code="missing_parameter")
+    if kind == "string_type" or (kind.endswith("_type") and not isinstance(value, str)):
+        return InvalidRequest(f"Invalid type for '{name}'.{expected}", param=name, code="invalid_type")
+    if kind == "value_error":
+        return InvalidRequest(f"{details['msg'].removeprefix('Value error, ')}{expected}", param=name)
+    if kind.startswith("string_too"):
+        return InvalidRequest(f"Invalid length of '{name}': {len(value)} characters.{expected}", param=name)
+    expected = expected or f" {details['msg']}."
+    return InvalidRequest(f"Invalid value for '{name}': {quoted(value)}.{expected}", param=name)
+
+
+def _answer(error: ApiError) -> JSONResponse:
+    body = envelope(error.status, error.message, error.code, error.param)
+    return JSONResponse(body, error.status, error.headers)
+
+
+def _api_error(_: Request, error: Exception) -> JSONResponse:
+    return _answer(cast("ApiError", error))
+
+
+def _pipeline_error(_: Request, error: Exception) -> JSONResponse:
+    error = cast("PipelineError", error)
+    status = _STATUS.get(type(error))
+    if status is None:
+        _log.error("unexpected_pipeline_error code=%s", error.code, exc_info=error)
+        return internal_error()
+    return JSONResponse(envelope(status, error.message, error.code, error.param), status)
+
+
+def _job_not_found(_: Request, error: Exception) -> JSONResponse:
+    job_id = cast("JobNotFound", error).job_id
+    return _answer(NotFound(f"There is no video {quoted(job_id)}.", param="video_id", code="video_not_found"))
+
+
+def _asset_missing(_: Request, error: Exception) -> JSONResponse:
+    del error
+    return _answer(NotFound("This video has no such file (any more).", code="content_not_found"))
+
+
+def _queue_full(_: Request, error: Exception) -> JSONResponse:
+    limit = cast("QueueFull", error).limit
+    message = f"{limit} videos are waiting, which is this server's limit. Try again in {QUEUE_RETRY_S} seconds."
+    return JSONResponse(envelope(429, message, "queue_full"), 429, {"retry-after": str(QUEUE_RETRY_S)})
+
+
+def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    details = cast("ErrorDetails", cast("RequestValidationError", error).errors()[0])
+    # The framework's location starts with the part of the request: ("query", "limit").
+    return _answer(from_validation({**details, "loc": details["loc"][1:]}, {}))
+
+
+def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    error = cast("HTTPException", error)
+    headers = dict(error.headers or {})
+    at = f"{request.method} {request.url.path[:_QUOTED]}"
+    message, code = {
+        404: (f"There is nothing at {at}.", "not_found"),
+        405: (f"{at} is not possible; this address takes {headers.get('Allow', 'another method')}.", "not_allowed"),
+    }.get(error.status_code, (str(error.detail), "invalid_request"))
+    return JSONResponse(envelope(error.status_code, message, code), error.status_code, headers)
+
+
+def _client_disconnect(_: Request, error: Exception) -> JSONResponse:
+    # Nobody reads this; it keeps a client that went away from looking like a fault of ours.
+    del error
+    return JSONResponse(envelope(400, "The request ended before its body did.", "incomplete_body"), 400)

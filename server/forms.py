@@ -1,0 +1,204 @@
+"""Request bodies: JSON and bracketed multipart, read within bounds, become the same tree of parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn, TypeAlias, cast
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from server.errors import InvalidRequest, PayloadTooLarge, quoted
+
+Value: TypeAlias = "str | int | float | bool | UploadFile | list[Value] | dict[str, Value] | None"
+Fields: TypeAlias = dict[str, Value]
+"""Parameters by name. Multipart knows only text and files, JSON everything but files."""
+
+MAX_FIELDS, MAX_FILES = 64, 8
+MAX_DEPTH = 8
+_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_KEY = re.compile(r"\[([^\[\]]*)\]")
+# The closing boundary is looked for in this many last bytes; what follows it is ignored by multipart's own rules.
+_TAIL = 4096
+
+
+@dataclass(frozen=True)
+class Body:
+    """A request body that has arrived whole: the text of a JSON document, or the parts of a form."""
+
+    content: bytes | FormData
+
+    def fields(self) -> Fields:
+        """Return the parameters.
+
+        Raises:
+            InvalidRequest: The body is not a JSON object, or a form that names a parameter twice.
+        """
+        if isinstance(self.content, FormData):
+            return nest(self.content.multi_items())
+        return parse_object(self.content)
+
+
+@asynccontextmanager
+async def open_body(request: Request, max_bytes: int) -> AsyncGenerator[Body]:
+    """Read a body of at most ``max_bytes``. Uploaded files live as long as the context.
+
+    Raises:
+        PayloadTooLarge: It is longer. Whether that is announced or found out, no more than the limit is kept.
+        InvalidRequest: It is neither JSON nor a whole multipart form.
+    """
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    bounded = _BoundedReceive(request.receive, max_bytes)
+    bounded.refuse_announced(request.headers.get("content-length"))
+    copy = Request(request.scope, bounded)
+    if content_type == b"multipart/form-data":
+        form = await _read_form(copy, max_bytes)
+        try:
+            if b"--" + options[b"boundary"] + b"--" not in bounded.tail:
+                raise InvalidRequest(
+                    "The multipart body is cut short: its closing boundary is missing.", code=_BAD_BODY
+                )
+            yield Body(form)
+        finally:
+            await form.close()
+    elif content_type in {b"", b"application/json"} or content_type.endswith(b"+json"):
+        yield Body(await copy.body())
+    else:
+        kind = quoted(content_type.decode("latin-1"))
+        raise InvalidRequest(
+            f"Content-Type {kind} is not understood. Send application/json or multipart/form-data.", code=_BAD_BODY
+        )
+
+
+_BAD_BODY = "invalid_body"
+
+
+class _BoundedReceive:
+    """An ASGI ``receive`` that fails once too much has come, and remembers how the body ended."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._seen = 0
+        self.tail = b""
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        chunk: bytes = message.get("body", b"")
+        self._seen += len(chunk)
+        if self._seen > self._max_bytes:
+            self._refuse()
+        self.tail = (self.tail + chunk[-_TAIL:])[-_TAIL:]
+        return message
+
+    def refuse_announced(self, length: str | None) -> None:
+        if length is not None and length.isdecimal() and int(length[:20]) > self._max_bytes:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise PayloadTooLarge(f"The request is larger than {self._max_bytes // 1_000_000} MB.")
+
+
+async def _read_form(request: Request, max_bytes: int) -> FormData:
+    try:
+        return await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes)
+    except HTTPException as error:
+        raise InvalidRequest(f"The multipart body cannot be read: {error.detail}", code=_BAD_BODY) from error
+
+
+def parse_object(text: bytes | str) -> Fields:
+    """Parse a JSON object strictly: no name twice, no NaN or infinity.
+
+    Raises:
+        InvalidRequest: It is not one.
+    """
+    if not text.strip():
+        raise InvalidRequest(
+            "The body is empty. Send JSON or multipart/form-data with at least 'prompt'.", code=_BAD_BODY
+        )
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        # Among them: not UTF-8, integers of thousands of digits, arrays nested thousands deep.
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is malformed"
+        raise InvalidRequest(f"The body is not valid JSON: {reason}.", code=_BAD_BODY) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest('The JSON body must be an object such as {"prompt": "…"}.', code=_BAD_BODY)
+    return cast("Fields", value)
+
+
+def _unique(pairs: list[tuple[str, Value]]) -> Fields:
+    fields: Fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _duplicate(name)
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequest(f"The body is not valid JSON: {name} is not a number.", code=_BAD_BODY)
+
+
+def _duplicate(name: str) -> InvalidRequest:
+    return InvalidRequest(f"{quoted(name)} is given more than once.", param=name, code="duplicate_parameter")
+
+
+def nest(parts: Iterable[tuple[str, str | UploadFile]]) -> Fields:
+    """Undo the SDKs' flattening: ``a[b]`` is a key, ``a[]`` an element, ``a[][b]`` a key of an element.
+
+    A repeated key of ``a[][b]`` starts the next element. File parts without a name and content, as browsers send
+    them for an empty file field, are left out.
+
+    Raises:
+        InvalidRequest: A name cannot be read, is given twice, or is used for different things.
+    """
+    fields: Fields = {}
+    for name, value in parts:
+        if isinstance(value, UploadFile) and not value.filename and not value.size:
+            continue
+        found = _NAME.fullmatch(name)
+        keys = _KEY.findall(found[2]) if found else []
+        if found is None or len(keys) > MAX_DEPTH:
+            raise InvalidRequest(f"The parameter name {quoted(name)} cannot be read.", param=name)
+        _put(fields, [found[1], *keys], value, name)
+    return fields
+
+
+def _put(fields: Fields, keys: list[str], value: Value, name: str) -> None:
+    """Store ``value`` at the path ``keys``, making objects and lists on the way."""
+    place: Value = fields
+    for depth, key in enumerate(keys, start=1):
+        rest = keys[depth:]
+        inner: Value = value if not rest else [] if rest[0] == "" else {}
+        if isinstance(place, list) and key == "":
+            place = _element(cast("list[Value]", place), inner, rest)
+        elif isinstance(place, dict) and key != "":
+            if key in place and not rest:
+                raise _duplicate(name)
+            place = cast("Fields", place).setdefault(key, inner)
+        else:
+            raise InvalidRequest(f"{quoted(name)} contradicts another parameter of that name.", param=name)
+
+
+def _element(items: list[Value], inner: Value, rest: list[str]) -> Value:
+    """Return the list's element that the rest of the path belongs to: the last, unless it has a value there."""
+    if items and rest and not _has(items[-1], rest):
+        return items[-1]
+    items.append(inner)
+    return inner
+
+
+def _has(place: Value, path: list[str]) -> bool:
+    for key in path:
+        if not isinstance(place, dict) or key not in place:
+            return False
+        place = place[key]
+    return True

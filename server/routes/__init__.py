@@ -1,0 +1,1 @@
+"""One file per resource; each exports a ``router`` that ``app.py`` includes."""

@@ -1,0 +1,36 @@
+"""Is the process alive, and can it make videos? For load balancers and container runtimes."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter
+
+from server.deps import ServicesDep
+from server.errors import NotReady
+from server.schemas import Health, Ready, Worker
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health")
+def health() -> Health:
+    """Answer as long as the process lives; nothing else is asked."""
+    return Health(version=own_version())
+
+
+@router.get("/ready")
+def ready(services: ServicesDep) -> Ready:
+    """Answer 200 once a worker has announced itself, 503 before."""
+    workers = services.store.workers()
+    if not workers:
+        raise NotReady("No worker has announced itself yet. Try again in a second.", headers={"retry-after": "1"})
+    return Ready(workers=[Worker(device=w.device, model=w.card, busy=w.job is not None) for w in workers])
+
+
+def own_version() -> str:
+    """Return the version of the installed package, or that of a bare checkout."""
+    try:
+        return version("homereel")
+    except PackageNotFoundError:
+        return "0.0.0"
