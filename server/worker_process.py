@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from functools import partial
+from types import FrameType
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,10 +34,10 @@ GRACE_S = 3.0
 def main() -> None:
     """Work until SIGTERM comes or the supervisor is gone."""
     wake, alarm = socket.socketpair()
-    alarm.setblocking(False)
+    alarm.setblocking(False)  # noqa: FBT003 - the standard library's signature
     # The signal's byte reaches the watching thread even while the main thread computes outside of Python.
     signal.set_wakeup_fd(alarm.fileno())
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, _leave_it_to_the_byte)
     # Ctrl-C goes to the whole foreground group, but it is the supervisor who decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = WorkerOrder.model_validate_json(_first_line(sys.stdin.fileno()))
@@ -55,6 +56,10 @@ def main() -> None:
     store.dismiss(place.id)
     store.close()
     _log.info("worker_ended worker=%s", place.id)
+
+
+def _leave_it_to_the_byte(number: int, frame: FrameType | None) -> None:
+    del number, frame
 
 
 def _first_line(descriptor: int) -> bytes:
