@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipelines.card import Wish
+from pipelines.card import ModelCard, Wish
 from pipelines.registry import load_registry
 
 REGISTRY = load_registry()
 
 
 @pytest.mark.parametrize("card", REGISTRY.cards.values(), ids=lambda card: card.id)
-def test_a_card_resolves_its_own_defaults(card) -> None:
+def test_a_card_resolves_its_own_defaults(card: ModelCard) -> None:
     request = card.resolve(Wish(prompt="a red ball")).request
     assert request.shape.size == str(card.shape.sizes[0])
     assert card.shape.frames_for(request.shape.frames) == request.shape.frames
@@ -17,7 +17,7 @@ def test_a_card_resolves_its_own_defaults(card) -> None:
 
 
 @pytest.mark.parametrize("card", REGISTRY.cards.values(), ids=lambda card: card.id)
-def test_a_card_makes_each_of_its_native_sizes_without_scaling(card) -> None:
+def test_a_card_makes_each_of_its_native_sizes_without_scaling(card: ModelCard) -> None:
     for size in card.shape.sizes:
         resolved = card.resolve(Wish(prompt="a red ball", size=(size.width, size.height)))
         assert resolved.request.shape.size == resolved.request.delivery.size == str(size)
