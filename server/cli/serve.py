@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from server.app import create_app
 from server.cli.outcome import Failure, Outcome
+from server.devices import find_devices
 from server.logs import configure_logging
 from server.settings import Settings
 
@@ -121,7 +122,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"Homereel  http://{shown}:{port}/v1", flush=True)
     print(f"  model   {settings.preload or 'loaded with the first video'}")
-    print(f"  device  {', '.join(settings.devices) if settings.devices else 'every GPU, else the CPU'}")
+    print(f"  device  {', '.join(settings.devices or find_devices())}")
     print(f"  data    {settings.data_dir}", flush=True)
 
 

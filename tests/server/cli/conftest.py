@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from pipelines.card import ModelCard
 from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.cli.main import main
@@ -69,10 +70,14 @@ class Stage:
         return [job.id for job in self.store.list(after=None, limit=100, newest_first=False).jobs]
 
 
+def _always(_card: ModelCard) -> bool:
+    return True
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Stage]:
     # Nothing is generated here, so the weights need not be there.
-    monkeypatch.setattr("pipelines.registry.installed", lambda _card: True)
+    monkeypatch.setattr("pipelines.registry.installed", _always)
     settings = Settings(data_dir=tmp_path / "data")
     settings.data_dir.mkdir()
     stage = Stage(settings)

@@ -108,7 +108,9 @@ def test_a_video_that_fails_is_a_failure_with_its_reason(stage: Stage, homereel:
 def test_a_lost_file_leaves_nothing_half_written(
     stage: Stage, homereel: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AssetStore, "put", lambda *_: None)
+    def lose(*_arguments: object) -> None: ...
+
+    monkeypatch.setattr(AssetStore, "put", lose)
     status, _, complaint = homereel("generate", "a ball", "-o", tmp_path / "out.mp4")
     assert status == 1
     assert "Traceback" not in complaint
