@@ -1,0 +1,152 @@
+"""What tests share: settings in a temporary folder, a store with a clock, jobs, and a model that takes no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.base import VideoPipeline
+from pipelines.card import ModelCard
+from pipelines.registry import load_registry
+from pipelines.types import Frames, GenerationRequest, ImageCondition, Progress, Report, Stage, VideoShape
+from server.assets import AssetStore
+from server.jobs import Job, JobId, JobStatus, new_job_id
+from server.settings import Settings
+from server.store import JobStore
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self.time = start
+
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class FakePipeline(VideoPipeline[str, int]):
+    """Draws moving stripes whose brightness comes from the seed; ``on_step`` sees every denoising step."""
+
+    def __init__(self) -> None:
+        self.on_step: Callable[[int], None] = lambda step: None
+        self.requests: list[GenerationRequest] = []
+        self.is_closed = False
+
+    @classmethod
+    def load(cls, card: ModelCard, weights: Path, device: str) -> FakePipeline:
+        return cls()
+
+    def encode(self, request: GenerationRequest) -> str:
+        self.requests.append(request)
+        return request.prompt
+
+    def denoise(self, request: GenerationRequest, conditioning: str, report: Report) -> int:
+        for step in range(1, request.num_inference_steps + 1):
+            self.on_step(step)
+            report(Progress(Stage.DENOISE, step, request.num_inference_steps))
+        return request.seed
+
+    def decode(self, request: GenerationRequest, latents: int) -> Iterator[Frames]:
+        shape = request.shape
+        columns = np.arange(shape.width)
+        for frame in range(shape.frames):
+            stripes = ((columns + frame * 4) // 16 % 2 * (55 + latents % 200)).astype(np.uint8)
+            yield np.broadcast_to(stripes[None, None, :, None], (1, shape.height, shape.width, 3))
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return {"family": "fake"}
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", devices=("cpu",))
+
+
+@pytest.fixture
+def store(settings: Settings, clock: Clock) -> Iterator[JobStore]:
+    store = JobStore.open(settings.database_url, clock)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def assets(settings: Settings) -> AssetStore:
+    return AssetStore(settings.assets_dir)
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return load_registry().cards["homereel-mini"]
+
+
+@pytest.fixture
+def pipeline() -> FakePipeline:
+    return FakePipeline()
+
+
+@pytest.fixture
+def make_request() -> Callable[..., GenerationRequest]:
+    def make(**changes: object) -> GenerationRequest:
+        values: dict[str, object] = {
+            "prompt": "a red ball bounces on a green field",
+            "negative_prompt": "",
+            "shape": VideoShape(17, 96, 160, 8),
+            "delivery": VideoShape(16, 96, 160, 8),
+            "seed": 7,
+            "num_inference_steps": 4,
+            "guidance_scale": 4.0,
+            "conditions": (ImageCondition(Path("first.png")),),
+        }
+        return GenerationRequest(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+@pytest.fixture
+def make_job(clock: Clock, make_request: Callable[..., GenerationRequest]) -> MakeJob:
+    """Return a factory of queued jobs, made at the clock's time unless told otherwise."""
+
+    def make(**changes: object) -> Job:
+        values: dict[str, object] = {
+            "id": new_job_id(clock()),
+            "model": "sora-2",
+            "card": "homereel-mini",
+            "status": JobStatus.QUEUED,
+            "request": make_request(),
+            "created_at": clock(),
+            "warnings": ("generated at 160x96",),
+        }
+        return Job(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+@pytest.fixture
+def add_job(store: JobStore, make_job: MakeJob) -> Callable[..., JobId]:
+    """Return a factory that puts queued jobs into the store and returns their ids."""
+
+    def add(**changes: object) -> JobId:
+        job = make_job(**changes)
+        store.add(job, max_queued=100)
+        return job.id
+
+    return add
