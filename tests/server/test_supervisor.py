@@ -1,0 +1,224 @@
+"""Workers are replaced with patience, their jobs freed at once, and deleted jobs swept up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server import devices
+from server.assets import AssetStore, Variant
+from server.devices import find_devices
+from server.jobs import JobId, JobStatus, WorkerId
+from server.settings import Settings, WorkerOrder
+from server.store import JobStore, WorkerInfo
+from server.supervisor import LONGEST_PAUSE_S, PROVEN_S, Crew
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock
+
+AddJob = Callable[..., JobId]
+
+
+@dataclass
+class FakeProcess:
+    """A process that ends when the test says so, or when it is told to."""
+
+    order: WorkerOrder
+    code: int | None = None
+    heard: list[str] = field(default_factory=list[str])
+
+    @property
+    def pid(self) -> int:
+        return 1
+
+    @property
+    def worker(self) -> WorkerId:
+        return WorkerId(self.order.worker)
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None:
+        self.heard.append("terminate")
+
+    def kill(self) -> None:
+        self.heard.append("kill")
+        self.code = -9
+
+
+@pytest.fixture
+def processes() -> list[FakeProcess]:
+    return []
+
+
+@pytest.fixture
+def crew(settings: Settings, store: JobStore, clock: Clock, processes: list[FakeProcess]) -> Crew:
+    def spawn(order: WorkerOrder) -> FakeProcess:
+        processes.append(FakeProcess(order))
+        return processes[-1]
+
+    return Crew(settings, ("cuda:0", "cuda:1"), store, spawn=spawn, now=clock)
+
+
+def test_every_device_gets_one_worker(crew: Crew, processes: list[FakeProcess]) -> None:
+    crew.tick()
+    crew.tick()
+    assert [process.order.device for process in processes] == ["cuda:0", "cuda:1"]
+    assert len({process.worker for process in processes}) == 2
+
+
+def test_a_dead_worker_frees_its_job_at_once(
+    crew: Crew, processes: list[FakeProcess], store: JobStore, add_job: AddJob
+) -> None:
+    crew.tick()
+    first, second = add_job(), add_job()
+    store.claim(first, processes[0].worker, 30)
+    store.claim(second, processes[1].worker, 30)
+    processes[0].code = -9
+    crew.tick()
+    assert store.get(first).status is JobStatus.QUEUED
+    assert store.get(second).status is JobStatus.IN_PROGRESS
+
+
+def pauses(crew: Crew, processes: list[FakeProcess], clock: Clock, count: int) -> list[float]:
+    """Let the worker of the first device die ``count`` times; return how long its place stayed empty."""
+    empty: list[float] = []
+    for _ in range(count):
+        known = len(processes)
+        next(p for p in reversed(processes) if p.order.device == "cuda:0").code = 1
+        died = clock()
+        while len(processes) == known:
+            crew.tick()
+            clock.advance(0.25)
+        empty.append(clock() - 0.25 - died)
+    return empty
+
+
+def test_a_worker_that_keeps_dying_comes_back_ever_more_slowly(
+    crew: Crew, processes: list[FakeProcess], clock: Clock
+) -> None:
+    crew.tick()
+    seen = pauses(crew, processes, clock, 10)
+    assert seen[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert seen == sorted(seen)
+    assert seen[-1] == LONGEST_PAUSE_S
+
+
+def test_a_worker_that_stayed_up_comes_back_quickly(crew: Crew, processes: list[FakeProcess], clock: Clock) -> None:
+    crew.tick()
+    pauses(crew, processes, clock, 5)
+    clock.advance(PROVEN_S)
+    assert pauses(crew, processes, clock, 1) == [0.5]
+
+
+def test_a_silent_worker_is_killed_and_a_talking_one_is_not(
+    crew: Crew, processes: list[FakeProcess], store: JobStore, clock: Clock, settings: Settings
+) -> None:
+    crew.tick()
+    clock.advance(settings.worker_silence_s + 1)
+    store.announce(WorkerInfo(processes[1].worker, "cuda:1", 1, None, None, clock()))
+    crew.tick()
+    assert [process.heard for process in processes] == [["kill"], []]
+
+
+def test_a_young_worker_may_be_silent(
+    crew: Crew, processes: list[FakeProcess], clock: Clock, settings: Settings
+) -> None:
+    crew.tick()
+    clock.advance(settings.worker_silence_s - 1)
+    crew.tick()
+    assert [process.heard for process in processes] == [[], []]
+
+
+def test_draining_asks_and_killing_does_not(crew: Crew, processes: list[FakeProcess]) -> None:
+    crew.tick()
+    crew.drain()
+    processes[0].code = 0
+    assert not crew.is_gone()
+    crew.kill()
+    assert crew.is_gone()
+    assert [process.heard for process in processes] == [["terminate"], ["terminate", "kill"]]
+
+
+def test_jobs_of_lost_machines_are_freed(crew: Crew, store: JobStore, clock: Clock, add_job: AddJob) -> None:
+    job_id = add_job()
+    store.claim(job_id, WorkerId("elsewhere"), 30)
+    crew.tick()
+    assert store.get(job_id).status is JobStatus.IN_PROGRESS
+    clock.advance(31)
+    crew.tick()
+    assert store.get(job_id).status is JobStatus.QUEUED
+
+
+def test_deleted_jobs_lose_their_files_and_then_their_row(
+    crew: Crew, store: JobStore, assets: AssetStore, add_job: AddJob, tmp_path: Path
+) -> None:
+    source = tmp_path / "clip"
+    source.write_bytes(b"clip")
+    gone, kept = add_job(), add_job()
+    for job_id in (gone, kept):
+        assets.put(job_id, Variant.VIDEO, source)
+    store.delete(gone)
+    crew.tick()
+    assert store.deleted() == ()
+    assert [path.parent.name for path in assets.path(kept, Variant.VIDEO).parents[1].rglob("*.mp4")] == [kept]
+
+
+def test_a_deleted_job_that_runs_keeps_its_files_until_its_worker_lets_go(
+    crew: Crew, store: JobStore, add_job: AddJob, processes: list[FakeProcess], clock: Clock
+) -> None:
+    crew.tick()
+    job_id = add_job()
+    store.claim(job_id, processes[0].worker, 30)
+    store.delete(job_id)
+    clock.advance(2)
+    crew.tick()
+    assert store.watch(job_id, processes[0].worker).cancel_requested
+    processes[0].code = 1
+    crew.tick()
+    clock.advance(2)
+    crew.tick()
+    assert not store.watch(job_id, processes[0].worker).owned
+    assert store.deleted() == ()
+
+
+@pytest.mark.parametrize(
+    ("torch", "gpus", "visible", "found"),
+    [
+        ("2.13.0", 0, None, ("cpu",)),
+        ("2.13.0", 2, None, ("cuda:0", "cuda:1")),
+        ("2.13.0", 2, 1, ("cuda:0",)),
+        ("2.13.0", 2, 0, ("cpu",)),
+        ("2.13.0+cpu", 2, None, ("cpu",)),
+    ],
+)
+def test_devices(
+    monkeypatch: pytest.MonkeyPatch, torch: str, gpus: int, visible: int | None, found: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(devices, "version", lambda name: torch)
+    monkeypatch.setattr(devices, "_count_gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "visible_gpus", lambda: visible)
+    assert find_devices() == found
+
+
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [
+        ("echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo '  MIG 1g.10gb Device 0'; echo 'GPU 1: NVIDIA H100'", 2),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", 0),
+    ],
+)
+def test_gpus_are_counted_by_the_drivers_own_tool(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, count: int
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(devices, "version", lambda name: "2.13.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert find_devices() == (tuple(f"cuda:{i}" for i in range(count)) or ("cpu",))
