@@ -62,22 +62,22 @@ def own_server(data_dir: Path | None = None) -> Generator[str]:
 
     Jobs are stored where ``homereel serve`` stores them, so one that is cut short is taken up by the next server.
     """
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    command = [sys.executable, "-P", "-m", "server.cli", "serve", "--stop-with-stdin"]
-    command += ["--listen-fd", str(listener.fileno()), "--log-level", "WARNING"]
+    command = [sys.executable, "-P", "-m", "server.cli", "serve", "--stop-with-stdin", "--log-level", "WARNING"]
     if data_dir is not None:
         command += ["--data-dir", str(data_dir)]
-    with tempfile.TemporaryFile() as log, listener:
-        process = subprocess.Popen(  # noqa: S603 - our own program, and no word of it comes from outside
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            pass_fds=[listener.fileno()],
-            # Ctrl-C in the terminal is for the command, which cancels its videos while the server still answers.
-            start_new_session=True,
-        )
+    with tempfile.TemporaryFile() as log:
+        # Only the child keeps the socket: if it dies, whoever waits for an answer is told at once.
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            process = subprocess.Popen(  # noqa: S603 - our own program, and no word of it comes from outside
+                [*command, "--listen-fd", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+                # Ctrl-C in the terminal is for the command, which cancels its videos while the server still answers.
+                start_new_session=True,
+            )
         try:
             _wait_until_alive(url, process, log)
             yield url
