@@ -55,16 +55,13 @@ async def open_body(request: Request, max_bytes: int) -> AsyncGenerator[Body]:
         InvalidRequest: It is neither JSON nor a whole multipart form.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
-    bounded = _BoundedReceive(request.receive, max_bytes)
+    is_form = content_type == b"multipart/form-data"
+    bounded = _BoundedReceive(request.receive, max_bytes, options.get(b"boundary") if is_form else None)
     bounded.refuse_announced(request.headers.get("content-length"))
     copy = Request(request.scope, bounded)
-    if content_type == b"multipart/form-data":
+    if is_form:
         form = await _read_form(copy, max_bytes)
         try:
-            if b"--" + options[b"boundary"] + b"--" not in bounded.tail:
-                raise InvalidRequest(
-                    "The multipart body is cut short: its closing boundary is missing.", code=_BAD_BODY
-                )
             yield Body(form)
         finally:
             await form.close()
@@ -81,13 +78,15 @@ _BAD_BODY = "invalid_body"
 
 
 class _BoundedReceive:
-    """An ASGI ``receive`` that fails once too much has come, and remembers how the body ended."""
+    """An ASGI ``receive`` that fails once too much has come, or when a form ends without its closing boundary."""
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, boundary: bytes | None) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
+        self._closing = None if boundary is None else b"\r\n--" + boundary + b"--"
         self._seen = 0
-        self.tail = b""
+        # An empty form begins with what otherwise follows a line end.
+        self._tail = b"\r\n"
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -95,7 +94,11 @@ class _BoundedReceive:
         self._seen += len(chunk)
         if self._seen > self._max_bytes:
             self._refuse()
-        self.tail = (self.tail + chunk[-_TAIL:])[-_TAIL:]
+        self._tail = (self._tail + chunk[-_TAIL:])[-_TAIL:]
+        # The parser takes a form that is cut short for a shorter form.
+        is_last = message["type"] == "http.request" and not message.get("more_body", False)
+        if is_last and self._closing is not None and self._closing not in self._tail:
+            raise InvalidRequest("The form is cut short: its closing boundary is missing.", code=_BAD_BODY)
         return message
 
     def refuse_announced(self, length: str | None) -> None:

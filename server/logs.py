@@ -36,3 +36,5 @@ def configure_logging(settings: Settings) -> None:
         formatter.converter = time.gmtime
         handler.setFormatter(formatter)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    # It warns of every malformed upload, which is the client's fault and has its answer.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from server.app import create_app
+from server.assets import Variant
+from server.deps import Services
+from server.jobs import JobError, JobId, JobResult, WorkerId
+from server.settings import Settings
+from server.store import JobStore
+
+ANN = WorkerId("ann")
+CONTENT = {
+    Variant.VIDEO: bytes(range(256)) * 40,
+    Variant.THUMBNAIL: b"RIFF....WEBP",
+    Variant.SPRITESHEET: b"\xff\xd8\xff and more",
+}
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    # These tests make no pictures: every card counts as usable, whether its weights are here or not.
+    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
+    settings = Settings(data_dir=tmp_path, max_queued=20, max_upload_mb=2, max_image_pixels=1_000_000)
+    return create_app(settings, supervise=False)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def services(app: FastAPI, client: TestClient) -> Services:
+    return app.state.services
+
+
+@pytest.fixture
+def store(services: Services) -> JobStore:
+    return services.store
+
+
+@pytest.fixture
+def create(client: TestClient) -> Callable[..., str]:
+    """Post a video and return its id."""
+
+    def post(**parameters: Any) -> str:
+        answer = client.post("/v1/videos", json={"prompt": "a red ball", **parameters})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    return post
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Does by hand what a worker does."""
+
+    services: Services
+    folder: Path
+
+    def start(self, video_id: str) -> JobId:
+        job_id = JobId(video_id)
+        assert self.services.store.claim(job_id, ANN, lease_s=60)
+        return job_id
+
+    def finish(self, video_id: str) -> None:
+        job_id = self.start(video_id)
+        for variant, content in CONTENT.items():
+            source = self.folder / variant.filename
+            source.write_bytes(content)
+            self.services.assets.put(job_id, variant, source)
+        assert self.services.store.finish(job_id, ANN, JobResult({"encode": 0.5, "denoise": 4.0}, 1_500_000))
+
+    def fail(self, video_id: str) -> None:
+        error = JobError("bad_output", "The clip is black.")
+        assert self.services.store.fail(self.start(video_id), ANN, error)
+
+
+@pytest.fixture
+def hand(services: Services, tmp_path: Path) -> Hand:
+    return Hand(services, tmp_path)
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (64, 40)) -> bytes:
+    """A picture with enough detail that cutting it short is felt."""
+    into = io.BytesIO()
+    Image.effect_noise(size, 80).convert("RGB").save(into, kind)
+    return into.getvalue()
+
+
+def refused(answer: Any, status: int = 400) -> dict[str, Any]:
+    """Check that the answer is an error in the envelope, and return what is inside."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(answer.json()) == {"error"}
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert error["code"]
+    assert answer.headers["x-request-id"]
+    return error

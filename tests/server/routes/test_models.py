@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.server.routes.conftest import refused
+
+
+def test_models_are_listed_with_their_aliases_and_what_they_can(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    by_name = {model["id"]: model for model in listed["data"]}
+    assert {"sora-2", "sora-2-pro", "homereel-mini"} <= set(by_name)
+    alias = by_name["sora-2"]
+    assert (alias["object"], alias["card"], alias["shutdown_date"]) == ("model", "homereel-mini", None)
+    assert isinstance(alias["created"], int)
+    assert alias["owned_by"]
+    assert {"text", "first_frame"} <= set(alias["capabilities"])
+    assert (alias["sizes"][0], alias["fps"], alias["max_seconds"]) == ("160x96", 8, 4.0)
+    assert alias["licence"] == "Apache-2.0"
+    assert {**by_name["homereel-mini"], "id": "sora-2"} == alias
+
+
+@pytest.mark.parametrize("name", ["sora-2", "homereel-mini"])
+def test_one_model_is_described_as_in_the_list(client: TestClient, name: str) -> None:
+    one = client.get(f"/v1/models/{name}").json()
+    assert one in client.get("/v1/models").json()["data"]
+    assert one["id"] == name
+
+
+def test_an_unknown_model_is_not_found(client: TestClient) -> None:
+    error = refused(client.get("/v1/models/no-such-model"), 404)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "sora-2" in error["message"]
+
+
+def test_models_without_weights_are_not_offered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.registry.installed", lambda card: False)
+    assert client.get("/v1/models").json()["data"] == []
+    refused(client.get("/v1/models/homereel-mini"), 404)
+    assert refused(client.post("/v1/videos", json={"prompt": "a"}))["param"] == "model"

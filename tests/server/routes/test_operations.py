@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from server.store import JobStore, WorkerInfo
+from tests.server.routes.conftest import ANN, Hand, refused
+
+
+def announce(store: JobStore, hand: Hand) -> None:
+    store.announce(WorkerInfo(ANN, "cpu", 123, "homereel-mini", None, hand.services.now()))
+
+
+def test_health_asks_nobody(client: TestClient, store: JobStore) -> None:
+    store.close()
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_ready_waits_for_a_worker(client: TestClient, store: JobStore, hand: Hand) -> None:
+    answer = client.get("/ready")
+    assert refused(answer, 503)["code"] == "not_ready"
+    assert answer.headers["retry-after"]
+    announce(store, hand)
+    ready = client.get("/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ready", "workers": [{"device": "cpu", "model": "homereel-mini", "busy": False}]}
+
+
+def test_metrics_count_jobs_workers_and_requests(
+    client: TestClient, create: Callable[..., str], store: JobStore, hand: Hand
+) -> None:
+    hand.finish(create())
+    video = create()
+    announce(store, hand)
+    client.get(f"/v1/videos/{video}")
+    client.get("/nowhere/at/all")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert 'homereel_jobs{status="queued"} 1.0' in lines
+    assert 'homereel_jobs{status="completed"} 1.0' in lines
+    assert 'homereel_worker_busy{device="cpu"} 0.0' in lines
+    assert 'homereel_http_requests_total{method="GET",route="/v1/videos/{video_id}",status="200"} 1.0' in lines
+    assert 'homereel_http_requests_total{method="GET",route="none",status="404"} 1.0' in lines
+    assert video not in answer.text
+
+
+def test_what_clients_invent_makes_no_time_series(client: TestClient) -> None:
+    for i in range(5):
+        refused(client.request(f"METHOD{i}", f"/v1/videos/{i}"), 405)
+    series = [
+        line for line in client.get("/metrics").text.splitlines() if line.startswith("homereel_http_requests_total")
+    ]
+    assert series == ['homereel_http_requests_total{method="other",route="/v1/videos/{video_id}",status="405"} 5.0']
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/videos/", 404),
+        ("GET", "/v1/videos/a%2F..%2Fb", 404),
+        ("POST", "/v1/videos/generations/x", 404),
+        ("GET", "/docs", 404),
+        ("PUT", "/v1/videos", 405),
+        ("PATCH", "/v1/videos/video_1", 405),
+        ("POST", "/v1/videos/video_1/content", 405),
+        ("DELETE", "/v1/models", 405),
+    ],
+)
+def test_the_frameworks_own_refusals_wear_the_envelope(client: TestClient, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path, follow_redirects=False)
+    assert refused(answer, status)["type"] == "invalid_request_error"
+    assert (status == 405) == ("allow" in answer.headers)
+
+
+def test_a_crash_of_a_route_wears_the_envelope(app: FastAPI, client: TestClient, store: JobStore) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    store.get = crash  # type: ignore[assignment]
+    error = refused(client.get("/v1/videos/video_" + "0" * 48), 500)
+    assert error["type"] == "server_error"
+    assert "secret" not in error["message"]
+
+
+@pytest.mark.parametrize("given", ["abc-123", "req_0.1", "A" * 128])
+def test_a_request_keeps_the_name_it_came_with(client: TestClient, given: str) -> None:
+    assert client.get("/health", headers={"x-request-id": given}).headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a\tb", "A" * 129, "a;b", '"x"', "é".encode()])
+def test_a_name_that_could_do_harm_is_replaced(client: TestClient, given: str | bytes) -> None:
+    name = client.get("/health", headers={"x-request-id": given}).headers["x-request-id"]
+    assert name.startswith("req_")
+    assert name != client.get("/health").headers["x-request-id"]
