@@ -22,6 +22,6 @@ prepare_environment() {
     echo "Preparing $folder (once; about two minutes) ..." >&2
     "$python" -m venv --clear "$folder"
     # torch by name, so that a build that is already on this machine counts before a download does.
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e ".[$extras]" >&2
+    "$folder/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt torch -e ".[$extras]" >&2
     echo "$wanted" >"$folder/.homereel"
 }
