@@ -1,0 +1,197 @@
+"""Real processes, the real model, real kills: an accepted video is made, once, whatever dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import psutil
+import pytest
+
+from pipelines import media
+from pipelines.types import Stage
+from server.assets import AssetMissing, AssetStore, Variant
+from server.jobs import Job, JobId, JobStatus
+from server.settings import Settings
+from server.store import JobNotFound, JobStore, WorkerInfo
+
+PATIENCE_S = 240
+WORD = {"prompt": "a red ball on a green field", "seed": 3, "seconds": "2"}
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for other processes to bring something about; that it takes for ever is the only failure."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+class Server:
+    """``homereel serve`` in a process of its own, on a data folder that outlives it."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--devices", "cpu"]
+        self.settings = Settings(data_dir=data_dir)
+        self.log = (data_dir.parent / "log").open("ab")
+        self.process = subprocess.Popen(
+            [*command, "--data-dir", str(data_dir), *options], stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+        assert self.process.stdout is not None
+        url = self.process.stdout.readline().split()[-1]
+        self.api = httpx2.Client(base_url=f"{url}/", timeout=60)
+        self.store = JobStore.open(self.settings.database_url)
+        self.assets = AssetStore(self.settings.assets_dir)
+
+    def __enter__(self) -> Self:
+        until(lambda: self._answers("/health"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log.close()
+        self.api.close()
+        self.store.close()
+
+    def _answers(self, path: str) -> bool:
+        assert self.process.poll() is None, "the server ended"
+        try:
+            return self.api.get(self.api.base_url.join(path)).is_success
+        except httpx2.TransportError:
+            return False
+
+    def post(self, **changes: object) -> JobId:
+        answer = self.api.post("videos", json=WORD | changes)
+        assert answer.status_code == 200, answer.text
+        return JobId(answer.json()["id"])
+
+    def get(self, job_id: JobId) -> dict[str, Any]:
+        return self.api.get(f"videos/{job_id}").json()
+
+    def worker(self) -> WorkerInfo:
+        """Return the one worker that lives; the wire does not tell process ids."""
+        until(lambda: any(psutil.pid_exists(worker.pid) for worker in self.store.workers()))
+        return next(worker for worker in self.store.workers() if psutil.pid_exists(worker.pid))
+
+    def until_denoising(self, job_id: JobId) -> None:
+        def is_denoising() -> bool:
+            progress = self.store.get(job_id).progress
+            return progress is not None and progress.stage is Stage.DENOISE and progress.step >= 1
+
+        until(is_denoising)
+
+    def until_done(self, job_id: JobId) -> Job:
+        until(lambda: self.store.get(job_id).status in {JobStatus.COMPLETED, JobStatus.FAILED})
+        return self.store.get(job_id)
+
+    def assert_made_once(self, job_id: JobId) -> None:
+        """The job is completed, alone, whole, and nothing but its three files is left."""
+        assert self.get(job_id)["status"] == "completed"
+        assert [video["id"] for video in self.api.get("videos").json()["data"]] == [job_id]
+        files = {path.name for path in self.settings.assets_dir.rglob("*") if path.is_file()}
+        assert files == {variant.filename for variant in Variant}
+        made, shape = media.probe(self.assets.path(job_id, Variant.VIDEO)).shape, self.store.get(job_id).request.delivery
+        assert made == shape
+        content = self.api.get(f"videos/{job_id}/content").content
+        assert content == self.assets.path(job_id, Variant.VIDEO).read_bytes()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(*options: str) -> Server:
+        started.append(Server(tmp_path / "data", *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def test_a_video_survives_its_worker(serve: Callable[..., Server]) -> None:
+    with serve() as server:
+        job_id = server.post(num_inference_steps=60)
+        server.until_denoising(job_id)
+        victim = server.worker()
+        os.kill(victim.pid, signal.SIGKILL)
+        job = server.until_done(job_id)
+        assert job.error is None
+        assert job.attempts == 2
+        assert job.worker != victim.id
+        server.assert_made_once(job_id)
+
+
+def test_a_video_survives_the_api_that_accepted_it(serve: Callable[..., Server]) -> None:
+    with serve() as first:
+        worker = first.worker()
+        job_id = first.post()
+        first.process.kill()
+        # Nobody works on for a server that is gone.
+        until(lambda: not _runs(worker.pid))
+    with serve() as second:
+        job = second.until_done(job_id)
+        assert job.error is None
+        assert job.attempts == 1
+        second.assert_made_once(job_id)
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_is_stopped_finishes_what_it_can_and_keeps_the_rest(serve: Callable[..., Server]) -> None:
+    with serve("--drain-s", "200") as patient:
+        current, following = patient.post(), patient.post()
+        patient.until_denoising(current)
+        patient.process.terminate()
+        assert patient.process.wait(PATIENCE_S) == 0
+        assert patient.store.get(current).status is JobStatus.COMPLETED
+        assert patient.store.get(following).status is JobStatus.QUEUED
+    with serve("--drain-s", "0") as hasty:
+        hasty.until_denoising(following)
+        hasty.process.terminate()
+        assert hasty.process.wait(PATIENCE_S) == 0
+        job = hasty.store.get(following)
+        assert (job.status, job.attempts, job.progress) == (JobStatus.QUEUED, 0, None)
+        assert hasty.store.workers() == ()
+
+
+def test_a_running_video_can_be_stopped_and_deleted(serve: Callable[..., Server]) -> None:
+    with serve() as server:
+        cancelled = server.post(num_inference_steps=100)
+        server.until_denoising(cancelled)
+        worker = server.worker()
+        assert server.api.post(f"videos/{cancelled}/cancel").status_code == 200
+        job = server.until_done(cancelled)
+        assert server.get(cancelled)["error"]["code"] == "cancelled"
+        assert job.progress is not None
+        assert job.progress.step < 100
+
+        deleted = server.post(num_inference_steps=100)
+        server.until_denoising(deleted)
+        assert server.api.delete(f"videos/{deleted}").status_code == 200
+        assert server.api.get(f"videos/{deleted}").status_code == 404
+        folder = server.settings.assets_dir / deleted
+        until(lambda: not server.store.watch(deleted, worker.id).owned and not folder.exists())
+        with pytest.raises(JobNotFound):
+            server.store.get(deleted)
+
+        # The same worker, its model still loaded, goes on with the next.
+        following = server.until_done(server.post())
+        assert (following.status, following.worker) == (JobStatus.COMPLETED, worker.id)
+        with pytest.raises(AssetMissing):
+            server.assets.path(cancelled, Variant.VIDEO)
