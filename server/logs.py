@@ -38,3 +38,5 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # It warns of every malformed upload, which is the client's fault and has its answer.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # It says twice per process that nothing had to be done.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)

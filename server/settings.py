@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         default=3, description="How often a video is started before a worker lost again makes it fail."
     )
     drain_s: float = Field(
-        default=8.0,
+        default=5.0,
         ge=0,
         description="Seconds that a running video gets to finish at shutdown before it goes back to the queue; "
         "the default stays below the 10 s that container runtimes grant.",
@@ -115,6 +115,8 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Weights are on this machine before a worker starts; it has no business on the network.
         "HF_HUB_OFFLINE": "1",
+        # Progress goes to the database; bars would fill the log.
+        "TQDM_DISABLE": "1",
     }
     if settings.threads is not None:
         own |= {"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)}

@@ -139,18 +139,25 @@ class Worker:
         _log.debug("job_prompt id=%s prompt=%r", job.id, job.request.prompt)
         with Lease(self._store, job.id, self._place.id, lease_s=self._settings.lease_s) as lease:
             outcome = self._attempt(job, lease)
-        if isinstance(outcome, JobResult):
-            owned = self._store.finish(job.id, self._place.id, outcome)
-            stage_s = " ".join(f"{stage}_s={seconds:.2f}" for stage, seconds in outcome.stage_s.items())
-            _log.info("job_finished id=%s owned=%s %s", job.id, owned, stage_s)
+        if outcome is None:
+            if lease.ending is Ending.LOST:
+                _log.warning("job_lost id=%s", job.id)
+            else:
+                self.give_back()
+        elif self._record(job.id, outcome):
+            # Nobody else is at it: what earlier attempts left when they died can go too.
             self._assets.discard_work(job.id)
-        elif isinstance(outcome, JobError):
-            owned = self._store.fail(job.id, self._place.id, outcome)
-            _log.info("job_failed id=%s owned=%s code=%s", job.id, owned, outcome.code)
-        elif lease.ending is Ending.LOST:
-            _log.warning("job_lost id=%s", job.id)
+
+    def _record(self, job_id: JobId, outcome: JobResult | JobError) -> bool:
+        """Write down how the job ended; tell whether it was still this worker's."""
+        if isinstance(outcome, JobError):
+            owned = self._store.fail(job_id, self._place.id, outcome)
+            _log.info("job_failed id=%s owned=%s code=%s", job_id, owned, outcome.code)
         else:
-            self.give_back()
+            owned = self._store.finish(job_id, self._place.id, outcome)
+            stage_s = " ".join(f"{stage}_s={seconds:.2f}" for stage, seconds in outcome.stage_s.items())
+            _log.info("job_finished id=%s owned=%s %s", job_id, owned, stage_s)
+        return owned
 
     def _attempt(self, job: Job, lease: Lease) -> JobResult | JobError | None:
         """Return how the job ended, or None if it is to be made by somebody else."""

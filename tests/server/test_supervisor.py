@@ -199,7 +199,7 @@ def test_a_deleted_job_that_runs_keeps_its_files_until_its_worker_lets_go(
 def test_devices(
     monkeypatch: pytest.MonkeyPatch, torch: str, gpus: int, visible: int | None, found: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(devices, "version", lambda name: torch)
+    monkeypatch.setattr(devices, "version", {"torch": torch}.__getitem__)
     monkeypatch.setattr(devices, "_count_gpus", lambda: gpus)
     monkeypatch.setattr(devices, "visible_gpus", lambda: visible)
     assert find_devices() == found
@@ -219,6 +219,6 @@ def test_gpus_are_counted_by_the_drivers_own_tool(
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(devices, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(devices, "version", {"torch": "2.13.0"}.__getitem__)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert find_devices() == (tuple(f"cuda:{i}" for i in range(count)) or ("cpu",))

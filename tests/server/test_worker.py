@@ -150,6 +150,23 @@ def test_a_failure_leaves_no_files(
     assert files_of(settings, job_id) == set()
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_a_dead_attempt_left_is_cleared_away(
+    worker: Worker, settings: Settings, pipeline: FakePipeline, add_job: AddJob, *, fails: bool
+) -> None:
+    def fail(step: int) -> None:
+        raise BadOutput("flat")
+
+    job_id = add_job()
+    leftover = settings.assets_dir / job_id / "work" / "abc" / "video.mp4"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    if fails:
+        pipeline.on_step = fail
+    worker.run_one()
+    assert not leftover.parent.exists()
+
+
 @pytest.mark.parametrize("error", [OutOfMemory("too large"), ZeroDivisionError()])
 def test_a_model_in_doubt_is_loaded_again(
     worker: Worker, loader: Loader, pipeline: FakePipeline, add_job: AddJob, error: Exception
