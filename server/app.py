@@ -19,8 +19,6 @@ from server.store import JobStore
 from server.supervisor import Supervisor
 from server.telemetry import Metrics, Telemetry
 
-STOP_S = 30.0
-
 
 def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     """Return the API. It opens the store and starts its workers when served, not before.
@@ -45,7 +43,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             yield
         finally:
             if supervisor:
-                await to_thread.run_sync(supervisor.stop, STOP_S)
+                await to_thread.run_sync(supervisor.stop)
             store.close()
 
     app = FastAPI(

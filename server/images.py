@@ -42,7 +42,8 @@ def check(path: Path, max_pixels: int) -> None:
     Raises:
         InvalidImage: It is damaged, incomplete, too large, or takes more than it may.
     """
-    command = [sys.executable, "-m", "server.image_worker", str(path), str(max_pixels)]
+    # -P: a folder "server" in the current directory must not be taken for ours.
+    command = [sys.executable, "-P", "-m", "server.image_worker", str(path), str(max_pixels)]
     try:
         # The arguments are ours: an interpreter, a module, a path that the asset store made, a number.
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603

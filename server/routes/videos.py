@@ -62,8 +62,8 @@ def list_videos(
     except JobNotFound as error:
         message = "'after' must be the last_id of the page before, and that video must still exist."
         raise InvalidRequest(message, param="after") from error
-    videos = [Video.of(job, services.store.position(job.id)) for job in page.jobs]
-    return VideoList.of(videos, has_more=page.has_more)
+    positions = {waiting.id: position for position, waiting in enumerate(services.store.waiting(), start=1)}
+    return VideoList.of([Video.of(job, positions.get(job.id)) for job in page.jobs], has_more=page.has_more)
 
 
 @router.get("/{video_id}")

@@ -26,12 +26,22 @@ CONTENT = {
 }
 
 
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    # These tests make no pictures: every card counts as usable, whether its weights are here or not.
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
-    settings = Settings(data_dir=tmp_path, max_queued=20, max_upload_mb=2, max_image_pixels=1_000_000)
+@pytest.fixture(scope="module", autouse=True)
+def every_card_counts_as_installed() -> Iterator[None]:
+    """These tests make no pictures, whether the weights are here or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.registry.installed", lambda card: True)
+        yield
+
+
+def app_in(folder: Path) -> FastAPI:
+    settings = Settings(data_dir=folder, max_queued=20, max_upload_mb=2, max_image_pixels=1_000_000)
     return create_app(settings, supervise=False)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    return app_in(tmp_path)
 
 
 @pytest.fixture
@@ -109,3 +119,32 @@ def refused(answer: Any, status: int = 400) -> dict[str, Any]:
     assert error["code"]
     assert answer.headers["x-request-id"]
     return error
+
+
+PROMPT = {"prompt": "a red ball"}
+
+
+def as_json(client: TestClient, parameters: dict[str, Any]) -> Any:
+    return client.post("/v1/videos", json=parameters)
+
+
+def as_form(client: TestClient, parameters: dict[str, Any]) -> Any:
+    return client.post("/v1/videos", files=[(name, (None, str(value))) for name, value in parameters.items()])
+
+
+@pytest.fixture(params=[as_json, as_form])
+def post(request: pytest.FixtureRequest, client: TestClient) -> Callable[[dict[str, Any]], Any]:
+    """Post parameters in either encoding."""
+    return lambda parameters: request.param(client, parameters)
+
+
+def send_file(client: TestClient, content: bytes, name: str = "x.png", kind: str = "image/png") -> Any:
+    return client.post("/v1/videos", data=PROMPT, files={"input_reference": (name, content, kind)})
+
+
+def in_pieces(content: bytes, size: int = 60_000) -> Iterator[bytes]:
+    return (content[i : i + size] for i in range(0, len(content), size))
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

@@ -42,11 +42,9 @@ UNHURRIED = settings(
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("mutations")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.registry.installed", lambda card: True)
-        app = create_app(Settings(data_dir=folder, max_upload_mb=1, max_queued=1_000_000), supervise=False)
-        with TestClient(app) as client:
-            yield client
+    app = create_app(Settings(data_dir=folder, max_upload_mb=1, max_queued=1_000_000), supervise=False)
+    with TestClient(app) as client:
+        yield client
 
 
 @st.composite

@@ -93,8 +93,8 @@ def test_a_request_keeps_the_name_it_came_with(client: TestClient, given: str) -
     assert client.get("/health", headers={"x-request-id": given}).headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "a b", "a\tb", "A" * 129, "a;b", '"x"', "é".encode()])
-def test_a_name_that_could_do_harm_is_replaced(client: TestClient, given: str | bytes) -> None:
-    name = client.get("/health", headers={"x-request-id": given}).headers["x-request-id"]
+@pytest.mark.parametrize("given", [b"", b"a b", b"a\tb", b"A" * 129, b"a;b", b'"x"', "é".encode()])
+def test_a_name_that_could_do_harm_is_replaced(client: TestClient, given: bytes) -> None:
+    name = client.get("/health", headers={b"x-request-id": given}).headers["x-request-id"]
     assert name.startswith("req_")
     assert name != client.get("/health").headers["x-request-id"]

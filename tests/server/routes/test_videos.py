@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +20,7 @@ def test_a_video_waits_runs_and_completes(
 ) -> None:
     first, second = create(), create()
     assert client.get(f"/v1/videos/{second}").json()["queue_position"] == 2
+    assert [video["queue_position"] for video in client.get("/v1/videos").json()["data"]] == [2, 1]
 
     hand.start(first)
     store.renew(JobId(first), ANN, 60, JobProgress(Stage.DENOISE, 5, 20, 30, eta_s=12.0))
@@ -106,9 +108,9 @@ def test_cancelling_a_finished_video_changes_nothing(
     assert client.post(f"/v1/videos/{video}/cancel").json()["status"] == "completed"
 
 
-def pages(client: TestClient, **query: object) -> list[list[str]]:
+def pages(client: TestClient, **query: Any) -> list[list[str]]:
     found: list[list[str]] = []
-    after = {}
+    after: dict[str, str] = {}
     while True:
         page = client.get("/v1/videos", params={**query, **after}).json()
         found.append([video["id"] for video in page["data"]])

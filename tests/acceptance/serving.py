@@ -1,0 +1,62 @@
+"""A server on a real socket whose worker is a thread with a model that takes no time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from pipelines.registry import load_registry
+from server.app import create_app
+from server.jobs import WorkerId
+from server.settings import Settings
+from server.store import JobStore
+from server.worker import Drain, Loaded, Place, Worker
+from tests.conftest import FakePipeline
+
+
+@contextmanager
+def serving(data_dir: Path) -> Generator[str]:
+    """Yield the base URL for clients."""
+    settings = Settings(data_dir=data_dir, devices=("cpu",), max_queued=5)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        _thread_of_uvicorn(settings, listener),
+    ):
+        # Nothing is loaded here: every card counts as usable.
+        patch.setattr("pipelines.registry.installed", lambda card: True)
+        store = JobStore.open(settings.database_url)
+        drain = Drain()
+        worker = Worker(Place(WorkerId("ann"), "cpu", 1), settings, store, drain=drain, load=_load)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            drain.begin(0)
+            thread.join()
+            store.close()
+
+
+def _load(card_id: str, device: str) -> Loaded:
+    return Loaded(load_registry().cards[card_id], FakePipeline())
+
+
+@contextmanager
+def _thread_of_uvicorn(settings: Settings, listener: socket.socket) -> Generator[None]:
+    config = uvicorn.Config(create_app(settings, supervise=False), log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    # The socket listens already: the first request waits in it until the server accepts.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
