@@ -14,13 +14,14 @@ find_python() {
 
 prepare_environment() {
     folder=$1 extras=$2
-    wanted="$(cat pyproject.toml constraints.txt | cksum) $extras $PWD"
+    # Of pyproject.toml only what is installed; the tools' settings follow it.
+    wanted="$(sed '/^\[tool.ruff\]/,$d' pyproject.toml | cat - constraints.txt | cksum) $extras $PWD"
     if [ -x "$folder/bin/homereel" ] && [ "$(cat "$folder/.homereel" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
     python=$(find_python)
-    echo "Preparing $folder (once; about two minutes) ..." >&2
-    "$python" -m venv --clear "$folder"
+    echo "Preparing $folder (only now and when the dependencies change; minutes) ..." >&2
+    "$python" -m venv "$folder"
     # torch by name, so that a build that is already on this machine counts before a download does.
     "$folder/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt torch -e ".[$extras]" >&2
     echo "$wanted" >"$folder/.homereel"
