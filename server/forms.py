@@ -106,7 +106,9 @@ class _BoundedReceive:
             self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise PayloadTooLarge(f"The request is larger than {self._max_bytes // 1_000_000} MB.")
+        message = f"The request is larger than {self._max_bytes // 1_000_000} MB."
+        # Otherwise the connection stays open, and the rest of the body is read only to be thrown away.
+        raise PayloadTooLarge(message, headers={"connection": "close"})
 
 
 async def _read_form(request: Request, max_bytes: int) -> FormData:

@@ -232,4 +232,6 @@ def test_a_body_that_is_too_large_is_refused(client: TestClient, announced: bool
     content = PART + b'--B\r\nContent-Disposition: form-data; name="input_reference"; filename="x"\r\n\r\n'
     content += bytes(2_000_001) + b"\r\n--B--\r\n"
     body = content if announced else in_pieces(content)
-    assert refused(client.post("/v1/videos", content=body, headers=BOUNDARY), 413)["code"] == "payload_too_large"
+    answer = client.post("/v1/videos", content=body, headers=BOUNDARY)
+    assert refused(answer, 413)["code"] == "payload_too_large"
+    assert answer.headers["connection"] == "close"
