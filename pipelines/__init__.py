@@ -1,0 +1,1 @@
+"""A ``GenerationRequest`` becomes a ``Clip``. Knows nothing of HTTP, jobs or databases."""

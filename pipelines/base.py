@@ -1,0 +1,76 @@
+"""What every model family implements: the stages of making a clip, on one device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pipelines.card import ModelCard
+from pipelines.types import Audio, Frames, GenerationRequest, Report
+
+Conditioning = TypeVar("Conditioning")
+Latents = TypeVar("Latents")
+
+
+class VideoPipeline(ABC, Generic[Conditioning, Latents]):
+    """A loaded model on one device. Not thread-safe: one clip at a time.
+
+    The stages are separate so that the text encoder can leave the device before the denoiser needs it, and so
+    that finished latents survive a decode that fails. What passes between them is the family's own business.
+    """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, card: ModelCard, weights: Path, device: str) -> VideoPipeline[Conditioning, Latents]:
+        """Load the model from a folder in the published diffusers layout.
+
+        Args:
+            card: The model's card.
+            weights: Folder with ``model_index.json``.
+            device: ``cpu`` or ``cuda:0`` and the like.
+
+        Raises:
+            WeightsMissing: A part of the checkpoint is not there or cannot be read.
+            OutOfMemory: The device cannot hold it.
+        """
+
+    @abstractmethod
+    def encode(self, request: GenerationRequest) -> Conditioning:
+        """Turn words and pictures into what the denoiser attends to.
+
+        Raises:
+            InvalidImage: A condition's picture cannot be read.
+        """
+
+    @abstractmethod
+    def denoise(self, request: GenerationRequest, conditioning: Conditioning, report: Report) -> Latents:
+        """Sample latents; ``report`` is called after every step and may raise ``Cancelled``.
+
+        Raises:
+            BadOutput: The latents are not finite.
+        """
+
+    @abstractmethod
+    def decode(self, request: GenerationRequest, latents: Latents) -> Iterator[Frames]:
+        """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order, ``request.shape.frames`` in all."""
+
+    def audio(self, request: GenerationRequest, latents: Latents) -> Audio | None:
+        """Return the clip's sound, or None if the model makes none."""
+        del request, latents
+        return None
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, str]:
+        """What has to be the same for the same seed to give the same frames: versions, dtype, device."""
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Highest memory of the device since the model was loaded; None where that is the process's own memory."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the device. The pipeline cannot be used afterwards."""

@@ -1,0 +1,1 @@
+"""The small model that ships with the project, in the published diffusers layout. Made by scripts/train_embedded.py."""

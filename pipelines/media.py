@@ -1,0 +1,241 @@
+"""Frames become files: MP4, thumbnail, spritesheet; and files tell what they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+import wave
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+from pydantic import JsonValue
+
+from pipelines.card import ModelCard
+from pipelines.errors import BadOutput
+from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, Report, Stage, VideoShape
+
+# The package has no type information.
+_ffmpeg: Any = imageio_ffmpeg
+# Visually lossless at any size that these models make.
+CRF = 16
+THUMBNAIL_SIDE = 640
+SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE = 4, 4, 320
+METADATA_KEY = "homereel"
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video file says of itself. ``provenance`` is what ``write_clip`` put in, or None."""
+
+    shape: VideoShape
+    codec: str
+    provenance: Mapping[str, JsonValue] | None
+
+
+def provenance(request: GenerationRequest, card: ModelCard, facts: Mapping[str, str]) -> dict[str, JsonValue]:
+    """Return everything a clip was made of, ready for JSON."""
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "size": request.delivery.size,
+        "native_size": request.shape.size,
+        "num_frames": request.delivery.frames,
+        "native_frames": request.shape.frames,
+        "fps": request.delivery.fps,
+        "conditions": [{"frame": c.frame, "fit": c.fit, "file": c.path.name} for c in request.conditions],
+        "model": card.id,
+        "revision": card.weights.revision,
+        "weights": card.weights.repo or card.weights.package,
+        "licence": card.licence.id,
+        "facts": dict(facts),
+    }
+
+
+def write_clip(
+    clip: Clip,
+    request: GenerationRequest,
+    path: Path,
+    *,
+    metadata: Mapping[str, JsonValue] | None,
+    report: Report,
+) -> None:
+    """Write an MP4 that plays everywhere: H.264 High, yuv420p, BT.709, constant rate, index in front.
+
+    Args:
+        clip: Read to its end. Frames past ``request.delivery.frames`` are left out.
+        request: Says which size the file has: the clip is scaled to cover it and the overhang is cropped.
+        path: Written only when everything has been encoded.
+        metadata: Stored in the file as JSON, or None to store nothing.
+        report: Told when muxing begins and ends; may raise ``Cancelled`` at any frame.
+
+    Raises:
+        BadOutput: ffmpeg could not encode the clip.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    with _sound_file(clip.audio, path.parent) as sound, _metadata_file(metadata, path.parent) as notes:
+        command = _encode_command(clip.shape, request.delivery, sound, notes)
+        _pipe(command, temporary, clip.chunks, request.delivery.frames, report)
+    temporary.replace(path)
+    report(Progress(Stage.MUX, 1, 1))
+
+
+def _encode_command(source: VideoShape, target: VideoShape, sound: Path | None, notes: Path) -> list[str]:
+    scale = (
+        f"scale={target.width}:{target.height}:force_original_aspect_ratio=increase:force_divisible_by=2"
+        f":flags=bicubic+accurate_rnd+full_chroma_int:in_range=full:out_range=tv:out_color_matrix=bt709,"
+        f"crop={target.width}:{target.height}:exact=1,format=yuv420p,"
+        "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+    )
+    command = [_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", source.size, "-r", str(source.fps), "-i", "pipe:0"]
+    command += ["-f", "ffmetadata", "-i", str(notes)]
+    command += ["-i", str(sound)] if sound else []
+    command += ["-map", "0:v", "-map_metadata", "1"]
+    command += ["-map", "2:a", "-c:a", "aac", "-b:a", "192k"] if sound else []
+    command += ["-vf", scale, "-c:v", "libx264", "-profile:v", "high", "-preset", "medium", "-crf", str(CRF)]
+    command += ["-fps_mode", "cfr", "-r", str(target.fps)]
+    return [*command, "-movflags", "+faststart", "-f", "mp4"]
+
+
+def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int, report: Report) -> None:
+    """Feed frames to ffmpeg; whatever goes wrong, no process and no file is left behind."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([*command, str(into)], stdin=subprocess.PIPE, stderr=errors)  # noqa: S603
+        stdin = cast("IO[bytes]", process.stdin)
+        try:
+            left = frames
+            # Read to the end even when enough frames are through: the engine checks the whole clip.
+            for chunk in chunks:
+                kept = chunk[: max(left, 0)]
+                left -= len(kept)
+                stdin.write(np.ascontiguousarray(kept).tobytes())
+            report(Progress(Stage.MUX, 0, 1))
+        except BrokenPipeError:
+            pass  # ffmpeg gave up; its exit status and its words are read below
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                stdin.close()
+            process.wait()
+            if process.returncode:
+                into.unlink(missing_ok=True)
+        if process.returncode:
+            errors.seek(0)
+            reason = errors.read().decode(errors="replace").strip()[-400:]
+            raise BadOutput(f"ffmpeg could not encode the clip: {reason or process.returncode}")
+
+
+@contextmanager
+def _sound_file(audio: Audio | None, folder: Path) -> Generator[Path | None]:
+    """Lend the clip's sound as a 16-bit WAV file."""
+    if audio is None:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(suffix=".wav", dir=folder) as file:
+        with wave.open(file.name, "wb") as wav:
+            wav.setnchannels(len(audio.samples))
+            wav.setsampwidth(2)
+            wav.setframerate(audio.rate)
+            wav.writeframes((audio.samples.T.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+        yield Path(file.name)
+
+
+@contextmanager
+def _metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Generator[Path]:
+    """Lend the metadata as ffmpeg reads it; a prompt may be longer than a command line."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ffmeta", dir=folder, encoding="utf-8") as file:
+        file.write(";FFMETADATA1\n")
+        if metadata is not None:
+            text = json.dumps({METADATA_KEY: metadata}, ensure_ascii=False, separators=(",", ":"))
+            file.write("comment=" + re.sub(r"([=;#\\\n])", r"\\\1", text) + "\n")
+        file.flush()
+        yield Path(file.name)
+
+
+def frames(video: Path) -> Iterator[Frames]:
+    """Yield the frames of a video one by one, each ``(height, width, 3)``."""
+    # Not imageio's own reader, which leaves its pipes open. Every PPM picture says how large it is.
+    command = [_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-i", str(video)]
+    command += ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own program
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        while process.stdout.readline() == b"P6\n":
+            width, height = (int(side) for side in process.stdout.readline().split())
+            process.stdout.readline()
+            raw = process.stdout.read(3 * width * height)
+            yield np.frombuffer(raw, dtype=np.uint8).reshape(height, width, 3)
+
+
+def _all_frames(video: Path) -> list[Frames]:
+    every = list(frames(video))
+    if not every:
+        raise BadOutput(f"{video.name} is not a video")
+    return every
+
+
+def thumbnail(video: Path, into: Path) -> None:
+    """Write the middle frame as WebP, at most ``THUMBNAIL_SIDE`` pixels on its long side."""
+    every = _all_frames(video)
+    picture = Image.fromarray(every[len(every) // 2])
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    picture.save(into, "WEBP", quality=85, method=4)
+
+
+def spritesheet(video: Path, into: Path) -> None:
+    """Write sixteen frames at equal distances, first and last included, as a 4x4 JPEG read row by row."""
+    every = _all_frames(video)
+    count = SHEET_COLUMNS * SHEET_ROWS
+    chosen = [every[round(i * (len(every) - 1) / (count - 1))] for i in range(count)]
+    tiles = [Image.fromarray(frame) for frame in chosen]
+    for tile in tiles:
+        tile.thumbnail((SHEET_TILE, SHEET_TILE), Image.Resampling.LANCZOS)
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (SHEET_COLUMNS * width, SHEET_ROWS * height))
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height))
+    sheet.save(into, "JPEG", quality=88)
+
+
+def probe(video: Path) -> VideoFacts:
+    """Read a video's shape and the metadata that ``write_clip`` stored.
+
+    Raises:
+        BadOutput: The file is not a video.
+    """
+    command = [_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(video), "-map", "0:v:0", "-c", "copy"]
+    command += ["-progress", "pipe:1", "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own program
+    stream = re.search(r"Video: (\w+).*?, (\d+)x(\d+).*?, ([\d.]+) fps", done.stderr.decode(errors="replace"))
+    counts = re.findall(r"^frame=\s*(\d+)", done.stdout.decode(errors="replace"), re.MULTILINE)
+    if done.returncode or not stream or not counts:
+        raise BadOutput(f"{video.name} is not a video")
+    codec, width, height, fps = stream.groups()
+    shape = VideoShape(int(counts[-1]), int(height), int(width), round(float(fps)))
+    return VideoFacts(shape, codec, _read_provenance(video))
+
+
+def _read_provenance(video: Path) -> Mapping[str, JsonValue] | None:
+    command = [_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(video), "-f", "ffmetadata", "pipe:1"]
+    text = subprocess.run(command, capture_output=True, check=True).stdout.decode()  # noqa: S603
+    found = re.search(r"^comment=((?:.|\\\n)*?)(?<!\\)$", text, re.MULTILINE)
+    if not found:
+        return None
+    # ffmetadata escapes '=', ';', '#', '\' and line ends with a backslash.
+    unescaped = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL)
+    try:
+        return json.loads(unescaped)[METADATA_KEY]
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,96 @@
+"""Cards and families by name. A family is found by its file's name; nothing is registered by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from pipelines.base import VideoPipeline
+from pipelines.card import ModelCard
+from pipelines.errors import UnknownModel, WeightsMissing
+
+_ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All cards by id, and aliases: each an ordered list of card ids, the first installed one counting."""
+
+    cards: Mapping[str, ModelCard]
+    aliases: Mapping[str, tuple[str, ...]]
+
+    def names(self) -> list[str]:
+        """Return every name that ``find`` answers to, aliases first."""
+        return [*self.aliases, *self.cards]
+
+    def find(self, name: str) -> ModelCard:
+        """Return the card of a model or alias.
+
+        Raises:
+            UnknownModel: There is none; the message lists those there are.
+        """
+        for candidate in self.aliases.get(name, (name,)):
+            card = self.cards.get(candidate)
+            if card is not None and installed(card):
+                return card
+        known = ", ".join(self.names())
+        raise UnknownModel(f"The model '{name}' does not exist. Models here: {known}.", param="model")
+
+
+def load_registry(folder: Path | None = None) -> Registry:
+    """Read ``models/*.yaml`` and ``aliases.yaml``; by default those that ship with the project.
+
+    Raises:
+        pydantic.ValidationError: A card or the alias file is not well-formed.
+    """
+    root = folder or Path(str(files("configs")))
+    cards = [ModelCard.model_validate(yaml.safe_load(p.read_text())) for p in sorted((root / "models").glob("*.yaml"))]
+    aliases = _ALIASES.validate_python(yaml.safe_load((root / "aliases.yaml").read_text()))
+    return Registry({card.id: card for card in cards}, aliases)
+
+
+def weights_folder(card: ModelCard) -> Path:
+    """Return the folder with the card's ``model_index.json``.
+
+    Raises:
+        WeightsMissing: The weights are not on this machine.
+    """
+    if card.weights.package is not None and find_spec(card.weights.package) is not None:
+        folder = Path(str(files(card.weights.package)))
+        if (folder / "model_index.json").exists():
+            return folder
+    raise WeightsMissing(f"The weights of {card.id} are not on this machine.", param="model")
+
+
+def installed(card: ModelCard) -> bool:
+    """Tell whether the card's weights are on this machine."""
+    try:
+        weights_folder(card)
+    except WeightsMissing:
+        return False
+    return True
+
+
+def family_of(card: ModelCard) -> type[VideoPipeline[Any, Any]]:
+    """Import the card's family. This is where tensor libraries come in, and only into a worker."""
+    # The name comes from a validated card, never from a request.
+    module = import_module(f"pipelines.families.{card.family}")
+    return module.Pipeline
+
+
+def load_pipeline(card: ModelCard, device: str) -> VideoPipeline[Any, Any]:
+    """Load a model onto a device.
+
+    Raises:
+        WeightsMissing: The weights are not on this machine.
+        OutOfMemory: The device cannot hold it.
+    """
+    return family_of(card).load(card, weights_folder(card), device)

@@ -1,0 +1,125 @@
+"""The vocabulary of generation. Free of tensor libraries, so that the server can speak it too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Frames: TypeAlias = npt.NDArray[np.uint8]
+"""RGB frames of shape ``(frames, height, width, 3)``."""
+
+ImageFit = Literal["cover", "contain", "exact"]
+
+
+class VideoShape(NamedTuple):
+    """A clip in pixel space. The order is that of tensors; ``WIDTHxHEIGHT`` exists only on the wire."""
+
+    frames: int
+    height: int
+    width: int
+    fps: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the clip when played."""
+        return self.frames / self.fps
+
+    @property
+    def size(self) -> str:
+        """The wire's spelling, ``WIDTHxHEIGHT``."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """A picture that the clip must pass through.
+
+    Attributes:
+        path: The image file; owned by whoever made the request, read when the clip is encoded.
+        frame: Index of the frame that it fixes; 0 is the first.
+        fit: How it is brought to the clip's size: cropped to cover it, padded to be contained, or refused
+            unless it matches exactly.
+    """
+
+    path: Path
+    frame: int = 0
+    fit: ImageFit = "cover"
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to make, complete: nothing in it means "default".
+
+    Attributes:
+        prompt: What to show.
+        negative_prompt: What to steer away from; empty for nothing.
+        shape: What the model makes, natively valid for its card.
+        delivery: What the file will be. Its frames are the first of ``shape``'s; its size is reached by scaling
+            to cover and cropping the overhang; the frame rate is the same.
+        seed: Decides the noise. The same request with the same seed gives the same frames.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
+        conditions: Pictures that fix frames.
+    """
+
+    prompt: str
+    negative_prompt: str
+    shape: VideoShape
+    delivery: VideoShape
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    conditions: tuple[ImageCondition, ...] = ()
+
+
+class Stage(StrEnum):
+    """The parts of making a clip, in order."""
+
+    LOAD = "load"
+    ENCODE = "encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+    MUX = "mux"
+
+
+class Progress(NamedTuple):
+    """``step`` of ``total`` steps of a stage are done; step 0 says that the stage has begun."""
+
+    stage: Stage
+    step: int
+    total: int
+
+
+Report: TypeAlias = Callable[[Progress], None]
+"""Called after every step. Raising ``Cancelled`` from it stops the clip there and then."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Sound of a clip: float32 in [-1, 1], ``(channels, samples)``, and samples per second."""
+
+    samples: npt.NDArray[np.float32]
+    rate: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A finished clip. ``chunks`` yields its frames in order and can be read once.
+
+    Attributes:
+        shape: What was made.
+        chunks: Arrays ``(f, height, width, 3)``, f adding up to ``shape.frames``.
+        audio: Sound, or None for a silent clip.
+        facts: What the family wants recorded beside the request: library versions, dtype, device.
+    """
+
+    shape: VideoShape
+    chunks: Iterator[Frames]
+    audio: Audio | None = None
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])

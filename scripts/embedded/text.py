@@ -1,0 +1,133 @@
+"""The embedded text encoder: a small T5 that is taught on words alone what each slot says.
+
+Every token is asked for every slot of its sentence, "open" included. The denoiser then finds the whole
+prompt in whichever token it attends to, which takes the hard part of text conditioning off its hands.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from scripts.embedded.captions import FILLERS, caption, drop, nonsense
+from scripts.embedded.machine import fast_bfloat16
+from scripts.embedded.scenes import SLOTS
+
+WIDTH = 128
+MAX_TOKENS = 128
+
+
+def build_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
+    """Train a lower-casing subword tokenizer on captions; unknown words fall apart into letters."""
+    corpus = [text for text, _ in captions(rng, 20_000, noise=False)]
+    corpus += list(FILLERS) + list("abcdefghijklmnopqrstuvwxyz0123456789-'") * 50
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=600, special_tokens=["<pad>", "</s>", "<unk>"], min_frequency=2, show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=MAX_TOKENS,
+    )  # fmt: skip
+
+
+def captions(rng: random.Random, count: int, *, noise: bool) -> Iterator[tuple[str, list[int]]]:
+    """Yield captions with the slot values that they name; the last class of each slot means "open"."""
+    for _ in range(count):
+        indices = [rng.randrange(len(v)) for v in SLOTS.values()]
+        values = drop(indices, rng, open_rate=rng.choice((0.1, 0.3, 0.6)), empty_rate=0.03)
+        text = caption(values, rng)
+        if noise and rng.random() < 0.4:
+            words = text.split()
+            for _ in range(rng.randint(1, 4)):
+                words.insert(rng.randrange(len(words) + 1), nonsense(rng))
+            text = " ".join(words)
+        named = [
+            len(SLOTS[slot]) if values[slot] is None else index for slot, index in zip(SLOTS, indices, strict=True)
+        ]
+        yield text, named
+
+
+def build_encoder(vocabulary: int) -> T5EncoderModel:
+    """Return an untrained encoder, about half a million parameters."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocabulary, d_model=WIDTH, d_kv=32, num_heads=4, d_ff=384, num_layers=2,
+            feed_forward_proj="gated-gelu", relative_attention_num_buckets=16, dropout_rate=0.0,
+            pad_token_id=0, eos_token_id=1, is_encoder_decoder=False,
+        )
+    )  # fmt: skip
+
+
+class SlotHeads(nn.Module):
+    """One linear reading per slot, used in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(WIDTH, len(v) + 1) for v in SLOTS.values())
+
+    def forward(self, hidden: Tensor) -> list[Tensor]:
+        return [head(hidden) for head in self.heads]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, texts: list[str], length: int
+) -> tuple[Tensor, Tensor]:
+    """Return embeddings ``(batch, length, WIDTH)`` and the boolean mask ``(batch, length)``, as the pipeline does."""
+    tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    mask = tokens.attention_mask.bool()
+    return encoder(tokens.input_ids, attention_mask=mask)[0], mask
+
+
+def train(steps: int, seed: int, log: list[str]) -> tuple[PreTrainedTokenizerFast, T5EncoderModel]:
+    """Teach the encoder; the last line of ``log`` says how many slots of fresh captions it reads right."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(rng)
+    encoder, heads = build_encoder(len(tokenizer)), SlotHeads()
+    parameters = [*encoder.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
+    for step in range(1, steps + 1):
+        texts, named = zip(*captions(rng, 96, noise=True), strict=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
+            hidden, mask = encode(tokenizer, encoder, list(texts), 56)
+        hidden = hidden.float()
+        wanted = torch.tensor(named)[:, None].expand(-1, mask.shape[1], -1)[mask]
+        loss = sum(nn.functional.cross_entropy(logits, wanted[:, i]) for i, logits in enumerate(heads(hidden[mask])))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 200 == 0 or step == steps:
+            log.append(f"text step {step} loss {loss.item():.4f} slots {_accuracy(tokenizer, encoder, heads):.4f}")
+    _normalise(tokenizer, encoder, rng)
+    return tokenizer, encoder.eval()
+
+
+@torch.no_grad()
+def _accuracy(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, heads: SlotHeads) -> float:
+    texts, named = zip(*captions(random.Random(7), 500, noise=True), strict=True)
+    hidden, mask = encode(tokenizer, encoder, list(texts), 64)
+    wanted = torch.tensor(named)[:, None].expand(-1, mask.shape[1], -1)[mask]
+    right = [(logits.argmax(-1) == wanted[:, i]).float().mean() for i, logits in enumerate(heads(hidden[mask]))]
+    return float(torch.stack(right).mean())
+
+
+@torch.no_grad()
+def _normalise(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, rng: random.Random) -> None:
+    """Scale the outputs to unit size; the denoiser's caption projection starts from there."""
+    texts = [text for text, _ in captions(rng, 300, noise=False)]
+    hidden, mask = encode(tokenizer, encoder, texts, 64)
+    encoder.encoder.final_layer_norm.weight.div_(hidden[mask].std())

@@ -1,0 +1,121 @@
+"""Train the model that ships with the project, in stages that resume where they were stopped.
+
+    python scripts/train_embedded.py codec      the VAE in closed form (a minute)
+    python scripts/train_embedded.py text       the text encoder (a few minutes)
+    python scripts/train_embedded.py latents    clips drawn and encoded, shard by shard
+    python scripts/train_embedded.py denoiser   the diffusion transformer
+    python scripts/train_embedded.py decoder    the VAE's decoder (may run beside the denoiser)
+    python scripts/train_embedded.py export     everything in float16 to pipelines/embedded/
+
+Everything is seeded. State lives in ``--work`` and is written atomically.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLLTXVideo
+from transformers import AutoTokenizer, T5EncoderModel
+
+from scripts.embedded import codec, decoder, denoiser, export, text
+
+STAGES = ("codec", "text", "latents", "denoiser", "decoder", "export")
+
+
+class Log(list[str]):
+    """A list of lines that also go to the screen and to a file as they come."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def append(self, line: str) -> None:
+        super().append(line)
+        stamped = f"{time.strftime('%H:%M:%S')} {line}"
+        print(stamped, flush=True)
+        with self.path.open("a") as file:
+            file.write(stamped + "\n")
+
+
+def load_codec(work: Path) -> AutoencoderKLLTXVideo:
+    return AutoencoderKLLTXVideo.from_pretrained(work / "codec", dtype=torch.float32)
+
+
+def load_text(work: Path) -> tuple[object, T5EncoderModel]:
+    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    encoder = T5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float32)
+    return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def stage_codec(args: argparse.Namespace, log: Log) -> None:
+    def batch(index: int) -> torch.Tensor:
+        return decoder.clips(16, torch.Generator().manual_seed(10_000 + index))
+
+    with torch.no_grad():
+        vae = codec.closed_form(batch, 24)
+        log.append(f"codec closed form, held-out psnr {decoder.evaluate(vae):.2f}")
+    vae.save_pretrained(args.work / "codec")
+
+
+def stage_text(args: argparse.Namespace, log: Log) -> None:
+    tokenizer, encoder = text.train(args.steps or 1500, seed=0, log=log)
+    tokenizer.save_pretrained(args.work / "tokenizer")
+    encoder.save_pretrained(args.work / "text_encoder")
+
+
+@torch.no_grad()
+def stage_latents(args: argparse.Namespace, log: Log) -> None:
+    vae = load_codec(args.work)
+    folder = args.work / "latents"
+    folder.mkdir(exist_ok=True)
+    for index in range(args.steps or 64):
+        path = denoiser.write_shard(vae, index, folder)
+        denoiser.assert_disjoint(torch.load(path, weights_only=True)["values"])
+    log.append(f"latents {len(list(folder.glob('*.pt')))} shards of {denoiser.SHARD} clips")
+
+
+def stage_denoiser(args: argparse.Namespace, log: Log) -> None:
+
+    tokenizer, encoder = load_text(args.work)
+    trainer = denoiser.Trainer(tokenizer, encoder, args.steps or 6000, args.work)
+    data = denoiser.batches(args.work / "latents", random.Random(1000 + trainer.step))
+    _drain(trainer.run(data, time.time() + 60 * args.minutes), log)
+    trainer.save()
+
+
+def _drain(lines: Iterable[str], log: Log) -> None:
+    for line in lines:
+        log.append(line)
+
+
+def stage_decoder(args: argparse.Namespace, log: Log) -> None:
+    vae = decoder.train(load_codec(args.work), args.steps or 5000, args.work / "decoder.state.pt", log)
+    vae.save_pretrained(args.work / "vae")
+
+
+def stage_export(args: argparse.Namespace, log: Log) -> None:
+    size = export.export(args.work, args.into)
+    log.append(f"export {size / 1e6:.2f} MB of safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"))
+    parser.add_argument("--into", type=Path, default=Path("pipelines/embedded"))
+    parser.add_argument("--steps", type=int, help="steps (or shards) in all, also after a restart")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop the denoiser after this long")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.work.mkdir(parents=True, exist_ok=True)
+    globals()[f"stage_{args.stage}"](args, Log(args.work / "train.log"))
+
+
+if __name__ == "__main__":
+    main()

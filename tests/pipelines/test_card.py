@@ -1,0 +1,129 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.card import FrameSize, ModelCard, Wish, crop_share
+from pipelines.errors import PipelineError, UnsupportedOption, UnsupportedShape
+from pipelines.registry import load_registry
+from pipelines.types import ImageCondition, VideoShape
+
+CARD = load_registry().cards["homereel-mini"]
+
+
+def test_a_bare_prompt_takes_every_default_from_the_card() -> None:
+    request = CARD.resolve(Wish("a ball")).request
+    assert request.shape == VideoShape(33, 96, 160, 8)
+    assert request.delivery == VideoShape(32, 96, 160, 8)
+    assert request.delivery.seconds == 4
+    assert request.num_inference_steps == CARD.sampling.num_inference_steps
+    assert request.guidance_scale == CARD.sampling.guidance_scale
+    assert request.negative_prompt == ""
+
+
+def test_a_seed_is_drawn_once_and_differs_between_wishes() -> None:
+    seeds = {CARD.resolve(Wish("a ball")).request.seed for _ in range(20)}
+    assert len(seeds) > 15
+
+
+@pytest.mark.parametrize(
+    ("size", "native"),
+    [
+        ((1280, 720), "160x96"),
+        ((1920, 1080), "160x96"),
+        ((1792, 1024), "160x96"),
+        ((720, 1280), "96x160"),
+        ((1024, 1792), "96x160"),
+        ((160, 96), "160x96"),
+    ],
+)
+def test_every_hosted_size_is_delivered_exactly(size: tuple[int, int], native: str) -> None:
+    resolved = CARD.resolve(Wish("a ball", size=size))
+    assert (resolved.request.delivery.width, resolved.request.delivery.height) == size
+    assert resolved.request.shape.size == native
+    assert bool(resolved.warnings) == (resolved.request.delivery.size != native)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "made", "delivered"),
+    [(1, 17, 8), (2, 17, 16), (2.5, 21, 20), (3, 25, 24), (4, 33, 32), (8, 33, 32), (20, 33, 32)],
+)
+def test_seconds_follow_the_frame_rule_and_the_limit(seconds: float, made: int, delivered: int) -> None:
+    resolved = CARD.resolve(Wish("a ball", seconds=seconds))
+    assert (resolved.request.shape.frames, resolved.request.delivery.frames) == (made, delivered)
+    assert any("at most 4 seconds" in w for w in resolved.warnings) == (seconds > 4)
+
+
+def test_frames_that_are_asked_for_are_all_delivered() -> None:
+    request = CARD.resolve(Wish("a ball", num_frames=29)).request
+    assert request.shape.frames == request.delivery.frames == 29
+
+
+@pytest.mark.parametrize(
+    ("wish", "param"),
+    [
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": 1e9}, "seconds"),
+        ({"seconds": math.nan}, "seconds"),
+        ({"size": (1, 1)}, "size"),
+        ({"size": (60_000, 60_000)}, "size"),
+        ({"size": (161, 96)}, "size"),
+        ({"size": (1024, 1024)}, "size"),
+        ({"num_frames": 18}, "num_frames"),
+        ({"num_frames": 37}, "num_frames"),
+        ({"num_frames": -3}, "num_frames"),
+        ({"fps": 24}, "fps"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"num_inference_steps": 10_000}, "num_inference_steps"),
+        ({"guidance_scale": -0.1}, "guidance_scale"),
+        ({"guidance_scale": math.nan}, "guidance_scale"),
+        ({"guidance_scale": 1e9}, "guidance_scale"),
+        ({"conditions": (ImageCondition(Path("last.png"), frame=32),)}, "input_reference"),
+    ],
+)
+def test_what_the_card_cannot_make_is_refused_by_name(wish: dict[str, Any], param: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        CARD.resolve(Wish("a ball", **wish))
+    assert isinstance(caught.value, UnsupportedShape | UnsupportedOption)
+    assert caught.value.param == param
+
+
+def test_a_card_without_the_capability_refuses_what_it_would_ignore() -> None:
+    card = CARD.model_copy(update={"capabilities": frozenset({"text"})})
+    with pytest.raises(UnsupportedOption):
+        card.resolve(Wish("a ball", negative_prompt="blur"))
+    with pytest.raises(UnsupportedOption):
+        card.resolve(Wish("a ball", conditions=(ImageCondition(Path("first.png")),)))
+
+
+def test_a_misspelt_key_is_an_error() -> None:
+    raw = CARD.model_dump(mode="json")
+    raw["shape"]["fsp"] = 24
+    with pytest.raises(ValidationError, match="fsp"):
+        ModelCard.model_validate(raw)
+
+
+@pytest.mark.parametrize("weights", [{"revision": "1"}, {"revision": "1", "repo": "a/b", "package": "c"}])
+def test_weights_are_in_exactly_one_place(weights: dict[str, str]) -> None:
+    raw = CARD.model_dump(mode="json") | {"weights": weights}
+    with pytest.raises(ValidationError, match="either package or repo"):
+        ModelCard.model_validate(raw)
+
+
+def test_a_bound_off_the_frame_grid_is_an_error() -> None:
+    raw = CARD.model_dump(mode="json")
+    raw["shape"]["max_frames"] = 34
+    with pytest.raises(ValidationError, match="4k"):
+        ModelCard.model_validate(raw)
+
+
+def test_crop_share_counts_what_is_lost() -> None:
+    native = FrameSize(width=160, height=96)
+    assert crop_share(native, 320, 192) == 0
+    assert crop_share(native, 1280, 720) == pytest.approx(0.0625)
+    assert crop_share(native, 100, 100) == pytest.approx(0.4)
