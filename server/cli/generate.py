@@ -46,11 +46,12 @@ class Plan:
 
 @dataclass
 class Order:
-    """A video that the server has accepted: how far it is, and when to look again."""
+    """A video that the server has accepted: how far it is, when to look again, and the file once it is made."""
 
     video: Video
     path: Path | None
     next_look: float = 0.0
+    made: Path | None = None
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -82,9 +83,7 @@ def run(options: Namespace) -> int:
         except (Failure, KeyboardInterrupt):
             _cancel(client, orders)
             raise
-        bars.close()
-        outcomes = [_deliver(client, order, as_json=options.json) for order in orders]
-    return max(outcomes)
+    return max(_report(order, as_json=options.json) for order in orders)
 
 
 def _clip_count(text: str) -> int:
@@ -128,6 +127,10 @@ def _wait(client: Client, orders: list[Order], bars: Bars) -> None:
         order.video, wait_s = client.retrieve(order.video.id)
         order.next_look = time.monotonic() + wait_s
         bars.show(orders.index(order), order.video)
+        # At once: what interrupts the other videos does not take this one away.
+        if order.video.status is JobStatus.COMPLETED:
+            order.made = (order.path or Path(_file_name(order.video))).absolute()
+            client.download(order.video.id, order.made)
 
 
 def _cancel(client: Client, orders: list[Order]) -> None:
@@ -140,13 +143,10 @@ def _cancel(client: Client, orders: list[Order]) -> None:
             print(f"homereel: {order.video.id} could not be cancelled: {failure}", file=sys.stderr)
 
 
-def _deliver(client: Client, order: Order, *, as_json: bool) -> Outcome:
-    """Fetch the file and print where it is, or say why there is none."""
-    video, made = order.video, None
-    if video.status is JobStatus.COMPLETED:
-        made = (order.path or Path(_file_name(video))).absolute()
-        client.download(video.id, made)
-    else:
+def _report(order: Order, *, as_json: bool) -> Outcome:
+    """Print where the file is, or why there is none."""
+    video, made = order.video, order.made
+    if made is None:
         reason = video.error.message if video.error else "for no stated reason"
         print(f"homereel: {video.id} failed: {reason}", file=sys.stderr)
     for warning in video.warnings:

@@ -33,10 +33,6 @@ class Bars:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the bars as they stand; what is printed next comes below them."""
         self._progress.stop()
 
     def show(self, index: int, video: Video) -> None:

@@ -25,7 +25,7 @@ MP4 = b"\0\0\0\x18ftypmp42 not really a film"
 
 
 class Stage:
-    """The API, and a stand-in for its worker that acts right after each accepted video.
+    """The API, and a stand-in for its worker that finishes each video as it is accepted.
 
     Attributes:
         works: Whether videos are finished at all.
@@ -45,13 +45,19 @@ class Stage:
         self._film.write_bytes(MP4)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._app(scope, receive, send)
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/videos"):
-            return
-        if scope["method"] == "POST" and self.works:
-            self._finish_all()
-        elif scope["method"] == "GET":
+        async def act_then_send(message: Any) -> None:
+            # Before the answer leaves: whoever has it finds the video finished.
+            if message["type"] == "http.response.start" and scope["path"].startswith("/v1/videos"):
+                self._act(scope["method"])
+            await send(message)
+
+        await self._app(scope, receive, act_then_send)
+
+    def _act(self, method: str) -> None:
+        if method == "GET":
             self.looked_at.set()
+        elif method == "POST" and self.works:
+            self._finish_all()
 
     def announce(self) -> None:
         worker = WorkerInfo(id=WORKER, device="cpu", pid=1, card="homereel-mini", job=None, seen_at=time.time())
