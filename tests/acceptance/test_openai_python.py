@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -52,6 +52,16 @@ def test_the_official_client_works_unmodified(version: str, tmp_path: Path, pict
     assert told["early"]["class"] == "NotFoundError"
     assert told["early"]["request_id"]
     assert not told["early"]["retried"]
+
+
+@pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_every_video_can_be_deleted_while_they_are_listed(tmp_path: Path, order: Literal["asc", "desc"]) -> None:
+    with serving(tmp_path / "data") as base_url, openai.OpenAI(base_url=base_url, api_key="anything") as client:
+        made = [client.videos.create_and_poll(prompt="a red ball").id for _ in range(5)]
+        deleted = [client.videos.delete(video.id).id for video in client.videos.list(limit=2, order=order)]
+        assert deleted == (made if order == "asc" else made[::-1])
+        assert client.videos.list().data == []
 
 
 @pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from pipelines.types import Stage
 from server import database
-from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId
+from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId, new_job_id
 from server.settings import Settings
 from server.store import JobNotFound, JobStore, QueueFull, Renewal, WorkerInfo
 from server.tables import metadata
@@ -66,27 +66,47 @@ def test_an_unknown_job_is_not_found(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("deletes", [False, True])
 def test_pages_cover_the_list_once_in_order(
-    store: JobStore, add_job: AddJob, clock: Clock, *, newest_first: bool
+    store: JobStore, add_job: AddJob, clock: Clock, *, newest_first: bool, deletes: bool
 ) -> None:
     ids: list[JobId] = []
-    for seconds in (0, 0, 1, 0, 5):  # several at the same time
+    for seconds in (0, 2e-6, 1, 1e-3, 5):  # several within a second
         clock.advance(seconds)
         ids.append(add_job())
     seen: list[JobId] = []
-    after, more = None, True
+    more = True
     while more:
-        page = store.list(after=after, limit=2, newest_first=newest_first)
+        page = store.list(after=seen[-1] if seen else None, limit=2, newest_first=newest_first)
         seen += [job.id for job in page.jobs]
-        after, more = seen[-1], page.has_more
+        more = page.has_more
+        if deletes:
+            for job in page.jobs:
+                store.delete(job.id)
+                store.forget(job.id)
     assert seen == (ids[::-1] if newest_first else ids)
 
 
-def test_a_page_after_an_unknown_job_is_refused(store: JobStore, add_job: AddJob) -> None:
-    gone = add_job()
-    store.delete(gone)
-    with pytest.raises(JobNotFound):
-        store.list(after=gone, limit=1, newest_first=True)
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_jobs_of_the_same_moment_are_listed_once_each(store: JobStore, add_job: AddJob, *, newest_first: bool) -> None:
+    ids = {add_job() for _ in range(5)}
+    seen: list[JobId] = []
+    while page := store.list(after=seen[-1] if seen else None, limit=2, newest_first=newest_first).jobs:
+        seen += [job.id for job in page]
+    assert len(seen) == 5
+    assert set(seen) == ids
+
+
+def test_a_list_goes_on_from_the_moment_of_an_id_that_nobody_has(
+    store: JobStore, add_job: AddJob, clock: Clock
+) -> None:
+    older = add_job()
+    clock.advance(1)
+    never_added = new_job_id(clock())
+    clock.advance(1)
+    newer = add_job()
+    assert [job.id for job in store.list(after=never_added, limit=9, newest_first=True).jobs] == [older]
+    assert [job.id for job in store.list(after=never_added, limit=9, newest_first=False).jobs] == [newer]
 
 
 def test_the_queue_is_ordered_by_priority_then_age(store: JobStore, add_job: AddJob, clock: Clock) -> None:

@@ -41,7 +41,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every part tiny and random; compression 32x32x4, as the card's shape rules want it."""
     torch.manual_seed(0)
     vae = AutoencoderKLLTXVideo(
-        latent_channels=8, patch_size=8, block_out_channels=(8, 16, 16), down_block_types=("LTXVideo095DownBlock3D",) * 3,
+        latent_channels=8, patch_size=8, block_out_channels=(8, 16, 16),
+        down_block_types=("LTXVideo095DownBlock3D",) * 3,
         layers_per_block=(0, 0, 0), spatio_temporal_scaling=(True, True), downsample_type=("spatiotemporal",) * 2,
         decoder_block_out_channels=(8, 16), decoder_layers_per_block=(1, 1, 0),
         decoder_spatio_temporal_scaling=(True, True), decoder_inject_noise=(False,) * 3,

@@ -128,6 +128,14 @@ def test_pages_follow_each_other_to_the_end(client: TestClient, create: Callable
     assert pages(client) == [newest_first]
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_page_may_follow_a_video_that_is_deleted(client: TestClient, create: Callable[..., str], order: str) -> None:
+    ids = [create() for _ in range(3)]
+    client.delete(f"/v1/videos/{ids[1]}")
+    page = client.get("/v1/videos", params={"after": ids[1], "order": order}).json()
+    assert [video["id"] for video in page["data"]] == ([ids[2]] if order == "asc" else [ids[0]])
+
+
 def test_an_empty_list_has_all_five_keys(client: TestClient) -> None:
     empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     assert client.get("/v1/videos").json() == empty
@@ -147,7 +155,7 @@ def test_limit_zero_asks_only_whether_there_is_anything(client: TestClient, crea
         ("limit=ten", "limit"),
         ("limit=", "limit"),
         ("order=up", "order"),
-        (f"after={UNKNOWN}", "after"),
+        (f"after={UNKNOWN}0", "after"),
         ("after=x", "after"),
         ("after=", "after"),
     ],

@@ -1,0 +1,100 @@
+"""The model that ships, through the code that loads any model: is it whole, and does it do what it is told?"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.base import VideoPipeline
+from pipelines.card import Wish
+from pipelines.engine import generate
+from pipelines.registry import load_pipeline, load_registry, weights_folder
+from pipelines.types import Frames, ImageCondition
+from scripts.embedded.judge import SLOT_ORDER, judge
+from scripts.embedded.scenes import LANDSCAPE, SLOTS, draw, sample_scenes
+
+CARD = load_registry().cards["homereel-mini"]
+LIMIT = 25_000_000
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[VideoPipeline[object, object]]:
+    loaded = load_pipeline(CARD, "cpu")
+    yield loaded
+    loaded.close()
+
+
+def made(pipeline: VideoPipeline[object, object], wish: Wish) -> Frames:
+    clip = generate(pipeline, CARD.resolve(wish).request, lambda _: None)
+    return np.concatenate(list(clip.chunks))
+
+
+def seen(frames: Frames, slot: str) -> str:
+    video = torch.from_numpy(frames).float().div(255).permute(3, 0, 1, 2)
+    value = int(judge(video[None])[0, SLOT_ORDER.index(slot)])
+    return SLOTS[slot][value] if value >= 0 else "nothing"
+
+
+def test_it_fits_the_budget_and_holds_no_pickle() -> None:
+    files = [p for p in weights_folder(CARD).rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") <= LIMIT
+    assert {p.suffix for p in files} <= {".json", ".safetensors", ".py", ".pyc", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "slot", "value"),
+    [
+        ("a red ball bouncing on a green field", "environment", "green"),
+        ("a red ball bouncing on a green field", "colour", "red"),
+        ("a blue star rests on snow in daylight", "environment", "white"),
+        ("a blue star rests on snow in daylight", "colour", "blue"),
+        ("a yellow square moves left over the ocean at night", "lighting", "night"),
+        ("a yellow square moves left over the ocean at night", "motion", "left"),
+        ("a purple triangle moving to the right in the desert by day", "motion", "right"),
+        ("a purple triangle moving to the right in the desert by day", "lighting", "day"),
+    ],
+)
+def test_a_clip_shows_what_its_prompt_names(
+    pipeline: VideoPipeline[object, object], prompt: str, slot: str, value: str
+) -> None:
+    """One seed each; how often it holds over hundreds of prompts is in scripts/results/embedded-eval.md."""
+    assert seen(made(pipeline, Wish(prompt, num_frames=33, seed=1)), slot) == value
+
+
+def test_an_image_becomes_the_first_frame(pipeline: VideoPipeline[object, object], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    picture = draw(sample_scenes(1, generator, test=True), 1, LANDSCAPE, generator)[0, :, 0]
+    pixels = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "first.png")
+    clip = made(pipeline, Wish("moves left", seed=1, conditions=(ImageCondition(tmp_path / "first.png"),)))
+    error = ((clip[0].astype(float) - pixels) / 255) ** 2
+    assert -10 * np.log10(error.mean()) >= 22
+
+
+HASH = """
+import hashlib, sys
+import numpy as np
+from pipelines.card import Wish
+from pipelines.engine import generate
+from pipelines.registry import load_pipeline, load_registry
+card = load_registry().cards["homereel-mini"]
+request = card.resolve(Wish("a red ball at night", num_frames=17, seed=int(sys.argv[1]), num_inference_steps=4)).request
+clip = generate(load_pipeline(card, "cpu"), request, lambda _: None)
+print(hashlib.sha256(np.concatenate(list(clip.chunks)).tobytes()).hexdigest())
+"""
+
+
+def frame_hash(seed: int) -> str:
+    command = [sys.executable, "-c", HASH, str(seed)]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1]
+
+
+def test_the_same_seed_gives_the_same_frames_in_another_process(pipeline: VideoPipeline[object, object]) -> None:
+    first, again, other = frame_hash(1), frame_hash(1), frame_hash(2)
+    assert first == again
+    assert first != other
