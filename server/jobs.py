@@ -100,5 +100,9 @@ class Waiting(NamedTuple):
 
 
 def new_job_id(created_at: float) -> JobId:
-    """Return ``video_`` and 48 hex digits, the first 8 of them the creation time, as the hosted service did."""
-    return JobId(f"video_{int(created_at):08x}{secrets.token_hex(20)}")
+    """Return ``video_`` and 48 hex digits, so that ids sort by creation to the microsecond.
+
+    The first 8 digits are the second, as in the hosted service's ids; the next 5 are the microsecond, the rest chance.
+    """
+    second, microsecond = divmod(int(created_at * 1_000_000), 1_000_000)
+    return JobId(f"video_{second:08x}{microsecond:05x}{secrets.token_hex(18)[1:]}")

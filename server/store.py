@@ -105,18 +105,13 @@ class JobStore:
     def list(self, *, after: JobId | None, limit: int, newest_first: bool) -> Page:
         """Return up to ``limit`` jobs in order of creation, those that follow ``after`` if it is given.
 
-        Raises:
-            JobNotFound: ``after`` does not exist.
+        Ids sort by creation, so ``after`` need not exist: clients delete what they list while they list it.
         """
-        age = (jobs.c.created_at, jobs.c.seq)
         query = select(jobs).where(_IS_SHOWN).limit(limit + 1)
-        query = query.order_by(*(column.desc() if newest_first else column.asc() for column in age))
+        query = query.order_by(jobs.c.id.desc() if newest_first else jobs.c.id.asc())
+        if after is not None:
+            query = query.where(jobs.c.id < after if newest_first else jobs.c.id > after)
         with self._reads.connect() as db:
-            if after is not None:
-                cursor = db.execute(select(*age).where(jobs.c.id == after, _IS_SHOWN)).one_or_none()
-                if cursor is None:
-                    raise JobNotFound(after)
-                query = query.where(tuple_(*age) < tuple(cursor) if newest_first else tuple_(*age) > tuple(cursor))
             found = [job_from(row) for row in db.execute(query).mappings()]
         return Page(tuple(found[:limit]), has_more=len(found) > limit)
 

@@ -55,13 +55,12 @@ def list_videos(
     limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = DEFAULT_PAGE,
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
-    """List videos by creation, the newest first; go on with ``after=last_id``."""
+    """List videos by creation, the newest first; go on with ``after=last_id``, also if that video is deleted."""
     try:
         cursor = None if after is None else valid_id(after)
-        page = services.store.list(after=cursor, limit=limit, newest_first=order == "desc")
     except JobNotFound as error:
-        message = "'after' must be the last_id of the page before, and that video must still exist."
-        raise InvalidRequest(message, param="after") from error
+        raise InvalidRequest("'after' must be the last_id of the page before.", param="after") from error
+    page = services.store.list(after=cursor, limit=limit, newest_first=order == "desc")
     positions = {waiting.id: position for position, waiting in enumerate(services.store.waiting(), start=1)}
     return VideoList.of([Video.of(job, positions.get(job.id)) for job in page.jobs], has_more=page.has_more)
 
