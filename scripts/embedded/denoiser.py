@@ -33,8 +33,9 @@ FRAMES = 33
 SHARD = 256
 BATCH = 48
 TOKENS = 56
-# What moves where is decided while the clip is almost all noise: train there (uniform u, s*u / (1 + (s-1)*u)).
-SHIFT = 3.0
+# What moves where is decided while the clip is almost all noise: train there first (uniform u, s*u / (1 + (s-1)*u)).
+# Outlines are decided later on; the second half of the training gives them their share.
+SHIFT, LATE_SHIFT = 3.0, 1.5
 RATE = 2e-3
 
 
@@ -102,14 +103,14 @@ def batches(folder: Path, rng: random.Random) -> Iterator[Batch]:
             yield Batch(clean.flatten(2).transpose(1, 2), coordinates(f, h, w), texts, (f, h, w))
 
 
-def noisy(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def noisy(batch: Batch, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return noisy latents, the target velocity, timesteps per token and which tokens count in the loss.
 
     Three clips in ten keep their first latent frame (an image) or the first two (five frames) clean.
     """
     count, tokens, _ = batch.clean.shape
     uniform = torch.rand(count, 1, generator=generator)
-    sigma = (SHIFT * uniform / (1 + (SHIFT - 1) * uniform)).expand(count, tokens)
+    sigma = (shift * uniform / (1 + (shift - 1) * uniform)).expand(count, tokens)
     chance = torch.rand(count, 1, generator=generator)
     given = torch.where(chance < 0.08, 2, torch.where(chance < 0.30, 1, 0))
     frame = torch.arange(tokens) // (batch.grid[1] * batch.grid[2])
@@ -195,7 +196,8 @@ class Trainer:
                 yield f"denoiser step {self.step} loss {running:.4f} gap {self.gap():.4f} clips/s {rate:.1f}"
 
     def _train_step(self, batch: Batch) -> float:
-        mixed, velocity, timesteps, counted = noisy(batch, torch.Generator().manual_seed(self.step))
+        shift = SHIFT if self.step < self.steps / 2 else LATE_SHIFT
+        mixed, velocity, timesteps, counted = noisy(batch, shift, torch.Generator().manual_seed(self.step))
         made = self.predict(self.model, mixed, timesteps, batch, batch.texts)
         error = (made - velocity).pow(2).mean(-1)
         loss = (error * counted).sum() / counted.sum()
