@@ -165,7 +165,6 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._timeout_s = settings.drain_s + KILL_AFTER_S
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -173,14 +172,8 @@ class Supervisor:
         """Start the workers. Returns at once."""
         self._thread.start()
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Let the workers finish or give back what they are at, then end them. Returns when all are gone.
-
-        Args:
-            timeout_s: Seconds until they are killed; by default a little more than they are told to take.
-        """
-        if timeout_s is not None:
-            self._timeout_s = timeout_s
+    def stop(self) -> None:
+        """Let the workers finish or give back what they are at within ``drain_s``. Returns when all are gone."""
         self._stopping.set()
         self._thread.join()
 
@@ -202,7 +195,7 @@ class Supervisor:
             store.close()
 
     def _end(self, crew: Crew) -> None:
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._settings.drain_s + KILL_AFTER_S
         crew.drain()
         while not crew.is_gone():
             if time.monotonic() > deadline:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_S = 60.0
-# Longer than a server takes that lets a running video come to its end.
-STOP_S = 40.0
+# A server takes so much longer to stop than it lets a running video go on.
+STOP_S = 35.0
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        process.wait(STOP_S)
+        process.wait(Settings().drain_s + STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from server import devices
+from server import devices, supervisor
 from server.assets import AssetStore, Variant
 from server.devices import find_devices
 from server.jobs import JobId, JobStatus, WorkerId
 from server.settings import Settings, WorkerOrder
 from server.store import JobStore, WorkerInfo
-from server.supervisor import LONGEST_PAUSE_S, PROVEN_S, Crew
+from server.supervisor import KILL_AFTER_S, LONGEST_PAUSE_S, PROVEN_S, Crew, Supervisor
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -142,6 +143,24 @@ def test_draining_asks_and_killing_does_not(crew: Crew, processes: list[FakeProc
     crew.kill()
     assert crew.is_gone()
     assert [process.heard for process in processes] == [["terminate"], ["terminate", "kill"]]
+
+
+@pytest.mark.parametrize("drain_s", [0.0, 200.0])
+def test_workers_have_all_their_drain_time_and_a_little_more(
+    crew: Crew,
+    processes: list[FakeProcess],
+    clock: Clock,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    drain_s: float,
+) -> None:
+    crew.tick()
+    processes[0].code = 0
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=clock, sleep=clock.advance))
+    began = clock()
+    Supervisor(settings.model_copy(update={"drain_s": drain_s}))._end(crew)
+    assert processes[1].heard == ["terminate", "kill"]
+    assert drain_s + KILL_AFTER_S < clock() - began < drain_s + KILL_AFTER_S + 1
 
 
 def test_jobs_of_lost_machines_are_freed(crew: Crew, store: JobStore, clock: Clock, add_job: AddJob) -> None:

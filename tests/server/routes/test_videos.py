@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pipelines.types import Stage
-from server.jobs import JobId, JobProgress
+from server.jobs import JobId, JobProgress, JobResult
 from server.store import JobNotFound, JobStore
 from tests.server.routes.conftest import ANN, Hand, refused
 
@@ -31,7 +31,9 @@ def test_a_video_waits_runs_and_completes(
     assert answer.headers["openai-poll-after-ms"] == "600"
     assert client.get(f"/v1/videos/{second}").json()["queue_position"] == 1
 
-    hand.finish(second)
+    hand.start(second)
+    store.renew(JobId(second), ANN, 60, JobProgress(Stage.MUX, 3, 20, 97))
+    assert store.finish(JobId(second), ANN, JobResult({"encode": 0.5, "denoise": 4.0}, 1_500_000))
     answer = client.get(f"/v1/videos/{second}")
     done = answer.json()
     assert (done["status"], done["progress"], done["error"]) == ("completed", 100, None)
