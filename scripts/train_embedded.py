@@ -4,7 +4,7 @@
     python scripts/train_embedded.py text       the text encoder (a few minutes)
     python scripts/train_embedded.py latents    clips drawn and encoded, shard by shard
     python scripts/train_embedded.py denoiser   the diffusion transformer
-    python scripts/train_embedded.py decoder    the VAE's decoder (may run beside the denoiser)
+    python scripts/train_embedded.py decoder    the VAE's decoder; once there is a denoiser, also on its latents
     python scripts/train_embedded.py export     everything in float16 to pipelines/embedded/
 
 Everything is seeded. State lives in ``--work`` and is written atomically.
@@ -16,6 +16,7 @@ import argparse
 import random
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -94,8 +95,11 @@ def _drain(lines: Iterable[str], log: Log) -> None:
 
 
 def stage_decoder(args: argparse.Namespace, log: Log) -> None:
-    vae = decoder.train(load_codec(args.work), args.steps or 5000, args.work / "decoder.state.pt", log)
-    vae.save_pretrained(args.work / "vae")
+    vae, imitation = load_codec(args.work), None
+    if (args.work / "denoiser.state.pt").exists():
+        trainer = denoiser.Trainer(*load_text(args.work), 1, args.work)
+        imitation = partial(denoiser.imitate, vae, trainer)
+    decoder.train(vae, args.steps or 5000, args.work / "decoder.state.pt", log, imitation)
 
 
 def stage_export(args: argparse.Namespace, log: Log) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -102,8 +104,26 @@ def evaluate(vae: AutoencoderKLLTXVideo, batches: int = 4, *, noise: float = 0.0
     return sum(scores) / len(scores)
 
 
-def train(vae: AutoencoderKLLTXVideo, steps: int, state: Path, log: list[str]) -> AutoencoderKLLTXVideo:
-    """Train the decoder for ``steps`` in all, resuming from ``state``; returns the averaged weights."""
+Imitation = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+"""Returns clips and latents as a denoiser would have made them: right in the main, wrong in detail."""
+
+
+def train(
+    vae: AutoencoderKLLTXVideo, steps: int, state: Path, log: list[str], imitation: Imitation | None = None
+) -> AutoencoderKLLTXVideo:
+    """Train the decoder.
+
+    Args:
+        vae: Its encoder stays as it is.
+        steps: Steps in all, those done before ``state`` was saved included.
+        state: Where the run is kept and resumed from.
+        log: Takes a line now and then.
+        imitation: If given, every other batch comes from it instead of the encoder, so that the decoder learns to
+            draw whole shapes from a denoiser's latents.
+
+    Returns:
+        The VAE with averaged decoder weights.
+    """
     torch.manual_seed(1)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
@@ -122,7 +142,8 @@ def train(vae: AutoencoderKLLTXVideo, steps: int, state: Path, log: list[str]) -
         generator = torch.Generator().manual_seed(step)
         factor = min(1.0, step / 100) * max(0.02, 1 - step / steps)
         with torch.no_grad():
-            video, latents = _batch(vae, step, generator)
+            source = imitation if imitation and step % 2 else partial(_batch, vae)
+            video, latents = source(step, generator)
             amount = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=generator)
             latents = latents + amount * scale * torch.randn(latents.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
@@ -147,7 +168,7 @@ def train(vae: AutoencoderKLLTXVideo, steps: int, state: Path, log: list[str]) -
 
 def _batch(vae: AutoencoderKLLTXVideo, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return clips and their latents: by turns whole frames at any time, and windows around the subject's start."""
-    if step % 2:
+    if step // 2 % 2:
         start = int(torch.randint(25, (), generator=generator))
         video = clips(6, generator, frames=CROP_FRAMES, start=start)
         return video, vae.encode(video).latent_dist.mode()

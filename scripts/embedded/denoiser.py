@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -249,6 +250,36 @@ def _initialise(model: LTXVideoTransformer3DModel) -> None:
     nn.init.zeros_(model.time_embed.linear.weight)
     nn.init.zeros_(model.proj_out.weight)
     nn.init.normal_(model.proj_in.weight, std=LATENTS**-0.5)
+
+
+@torch.no_grad()
+def imitate(
+    vae: AutoencoderKLLTXVideo, trainer: Trainer, step: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return windows of clips, nine frames long, and latents that the denoiser rebuilt from noisy ones.
+
+    The noise is low enough (sigma up to 0.5) for the scene to survive and high enough for its details to be the
+    denoiser's own work: what the decoder will get when a clip is generated.
+    """
+    count, rng = 4, random.Random(step)
+    size = PORTRAIT if rng.random() < 0.4 else LANDSCAPE
+    scenes = sample_scenes(count, generator)
+    video = draw(scenes, FRAMES, size, generator) * 2 - 1
+    clean = normalise(vae, vae.encode(video).latent_dist.mode())
+    _, _, f, h, w = clean.shape
+    captions = [caption(drop(v, rng, open_rate=0.0, empty_rate=0.0), rng) for v in scenes.stacked().tolist()]
+    batch = Batch(clean.flatten(2).transpose(1, 2), coordinates(f, h, w), captions, (f, h, w))
+    levels = torch.linspace(rng.uniform(0.2, 0.5), 0, 4)
+    noise = torch.randn(batch.clean.shape, generator=generator)
+    tokens = batch.clean + levels[0] * (noise - batch.clean)
+    for now, after in pairwise(levels):
+        timesteps = torch.full(tokens.shape[:2], float(now) * 1000)
+        velocity = trainer.predict(trainer.average, tokens, timesteps, batch, batch.texts)
+        tokens = tokens + (after - now) * velocity
+    rebuilt = tokens.transpose(1, 2).unflatten(2, (f, h, w))
+    start = rng.randrange(f - 2)
+    latents = rebuilt * vae.latents_std.view(1, -1, 1, 1, 1) + vae.latents_mean.view(1, -1, 1, 1, 1)
+    return video[:, :, 4 * start : 4 * start + 9], latents[:, :, start : start + 3]
 
 
 def assert_disjoint(values: Tensor) -> None:
