@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from server.jobs import JobId
+from server.jobs import JOB_ID, JobId
 
+_INPUTS, _WORK = _UNFINISHED = ("inputs", "work")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -82,19 +84,31 @@ class AssetStore:
         """
         if not _PLAIN_NAME.fullmatch(name):
             raise AssetMissing(job_id, name)
-        return self._folder(job_id) / "inputs" / name
+        return self._folder(job_id) / _INPUTS / name
 
     @contextmanager
     def work_dir(self, job_id: JobId) -> Generator[Path]:
         """Lend an empty folder for one attempt at the job, on the same disk; no two attempts share one."""
-        parent = self._folder(job_id) / "work"
+        parent = self._folder(job_id) / _WORK
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
     def discard_work(self, job_id: JobId) -> None:
         """Remove what attempts at the job have left behind, also those that died."""
-        shutil.rmtree(self._folder(job_id) / "work", ignore_errors=True)
+        shutil.rmtree(self._folder(job_id) / _WORK, ignore_errors=True)
+
+    def unfinished(self, before: float) -> tuple[JobId, ...]:
+        """Return the jobs with uploads or work in progress, none of it touched since the Unix time ``before``."""
+        folders = [folder for folder in self._root.glob("*") if JOB_ID.fullmatch(folder.name)]
+        return tuple(JobId(folder.name) for folder in folders if 0 < _touched_at(folder) < before)
+
+    def discard_unfinished(self, job_id: JobId) -> None:
+        """Remove the job's uploads and work in progress; finished files stay."""
+        for name in _UNFINISHED:
+            shutil.rmtree(self._folder(job_id) / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._folder(job_id).rmdir()
 
     def delete(self, job_id: JobId) -> None:
         """Remove all files of the job; none being there is fine."""
@@ -105,6 +119,17 @@ class AssetStore:
         if not _PLAIN_NAME.fullmatch(job_id):
             raise AssetMissing(job_id, "folder")
         return self._root / job_id
+
+
+def _touched_at(folder: Path) -> float:
+    """Return when uploads or work in a job's folder were last changed, or 0 if there are none."""
+    paths = [path for name in _UNFINISHED for path in (folder / name, *(folder / name).rglob("*"))]
+    times = [0.0]
+    for path in paths:
+        # Whoever they belong to may be removing them just now.
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 @contextmanager

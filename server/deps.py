@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from fastapi import Depends, Path, Request
 from pipelines.registry import Registry
 from server.assets import AssetStore
 from server.forms import Body, open_body
-from server.jobs import JobId
+from server.jobs import JOB_ID, JobId
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
-
-_VIDEO_ID = re.compile(r"video_[0-9a-f]{48}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def valid_id(text: str) -> JobId:
         JobNotFound: No video has ids of this shape; the database is not asked.
     """
     job_id = JobId(text)
-    if not _VIDEO_ID.fullmatch(text):
+    if not JOB_ID.fullmatch(text):
         raise JobNotFound(job_id)
     return job_id
 

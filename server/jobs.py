@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,6 +89,10 @@ class Job:
     worker: WorkerId | None = None
     cancel_requested: bool = False
     priority: int = 0
+
+
+JOB_ID = re.compile(r"video_[0-9a-f]{48}")
+"""The shape of every job's id."""
 
 
 class Waiting(NamedTuple):

@@ -241,6 +241,11 @@ class JobStore:
         with self._writes.begin() as db:
             db.execute(delete(jobs).where(jobs.c.id == job_id, jobs.c.deleted_at.is_not(None)))
 
+    def exists(self, job_id: JobId) -> bool:
+        """Return whether there is any trace of the job, also of a deleted one."""
+        with self._reads.connect() as db:
+            return db.execute(select(jobs.c.id).where(jobs.c.id == job_id)).one_or_none() is not None
+
     def announce(self, worker: WorkerInfo) -> None:
         """Note a worker's sign of life."""
         values = asdict(worker)
@@ -252,6 +257,12 @@ class JobStore:
         """Forget a worker that ends."""
         with self._notes.begin() as db:
             db.execute(delete(workers_table).where(workers_table.c.id == worker))
+
+    def dismiss_silent(self, silence_s: float) -> int:
+        """Forget the workers that have given no sign of life for so long, and return how many there were."""
+        with self._notes.begin() as db:
+            silent = workers_table.c.seen_at < self._now() - silence_s
+            return db.execute(delete(workers_table).where(silent)).rowcount
 
     def workers(self, *, fresh_s: float = 10) -> tuple[WorkerInfo, ...]:
         """Return the workers that have given a sign of life within the last ``fresh_s`` seconds, by device."""

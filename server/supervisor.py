@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 SWEEP_S = 1.0
+CLEAN_S = 3600.0
+# Longer than any upload or worker takes between its first file and its next sign of life.
+STRAY_S, DEAD_WORKER_S = 3600.0, 86_400.0
 # A worker that stays up for so long was not started in vain.
 PROVEN_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
@@ -101,6 +104,17 @@ class Crew:
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
             self._sweep()
+
+    def clean(self, now: float) -> None:
+        """Remove what was left by processes that died long before the Unix time ``now``.
+
+        A server that dies between an upload and the row of its video leaves files that no row leads to.
+        """
+        for job_id in self._assets.unfinished(now - STRAY_S):
+            if not self._store.exists(job_id):
+                self._assets.discard_unfinished(job_id)
+                _log.info("stray_files_deleted id=%s", job_id)
+        self._store.dismiss_silent(DEAD_WORKER_S)
 
     def drain(self) -> None:
         """Tell every worker to come to an end."""
@@ -182,10 +196,14 @@ class Supervisor:
         devices = settings.devices or find_devices()
         store = JobStore.open(settings.database_url)
         crew = Crew(settings, devices, store)
+        clean_at = time.monotonic()
         try:
             while not self._stopping.is_set():
                 try:
                     crew.tick()
+                    if time.monotonic() >= clean_at:
+                        clean_at += CLEAN_S
+                        crew.clean(time.time())
                 except (SQLAlchemyError, OSError):
                     # A full disk or a locked database passes; without a supervisor nothing would go on then.
                     _log.exception("supervisor_failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,10 @@ import pytest
 from server import devices, supervisor
 from server.assets import AssetStore, Variant
 from server.devices import find_devices
-from server.jobs import JobId, JobStatus, WorkerId
+from server.jobs import JobId, JobStatus, WorkerId, new_job_id
 from server.settings import Settings, WorkerOrder
 from server.store import JobStore, WorkerInfo
-from server.supervisor import KILL_AFTER_S, LONGEST_PAUSE_S, PROVEN_S, Crew, Supervisor
+from server.supervisor import DEAD_WORKER_S, KILL_AFTER_S, LONGEST_PAUSE_S, PROVEN_S, STRAY_S, Crew, Supervisor
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -185,6 +186,44 @@ def test_deleted_jobs_lose_their_files_and_then_their_row(
     crew.tick()
     assert store.deleted() == ()
     assert [path.parent.name for path in assets.path(kept, Variant.VIDEO).parents[1].rglob("*.mp4")] == [kept]
+
+
+def test_files_that_no_row_leads_to_are_swept_up_once_they_are_old(
+    crew: Crew, store: JobStore, assets: AssetStore, clock: Clock, add_job: AddJob, tmp_path: Path
+) -> None:
+    source = tmp_path / "clip"
+    source.write_bytes(b"clip")
+    live, deleted, finished, stray, fresh = add_job(), add_job(), *(new_job_id(clock()) for _ in range(3))
+    store.delete(deleted)
+    inputs = {job_id: assets.save_input(job_id, "first.png", [b"png"]) for job_id in (live, deleted, finished, stray)}
+    assets.put(finished, Variant.VIDEO, source)
+    foreign = assets.input_path(JobId("somebody-elses"), "note")
+    foreign.parent.mkdir(parents=True)
+    for path in inputs[stray].parents[2].rglob("*"):
+        os.utime(path, (clock(), clock()))
+    clock.advance(STRAY_S + 1)
+    young = assets.save_input(fresh, "first.png", [b"png"])
+    os.utime(young, (clock(), clock()))
+    crew.clean(clock() - 2)
+    assert inputs[stray].exists()
+    crew.clean(clock())
+    assert not inputs[stray].parents[1].exists()
+    assert not inputs[finished].exists()
+    assert assets.path(finished, Variant.VIDEO).read_bytes() == b"clip"
+    assert all(path.exists() for path in (inputs[live], inputs[deleted], young, foreign.parent))
+
+
+def test_workers_that_died_with_their_machine_are_forgotten_after_a_day(
+    crew: Crew, store: JobStore, clock: Clock
+) -> None:
+    store.announce(WorkerInfo(WorkerId("dead"), "cpu", 1, None, None, clock()))
+    clock.advance(DEAD_WORKER_S)
+    store.announce(WorkerInfo(WorkerId("living"), "cpu", 2, None, None, clock()))
+    crew.clean(clock())
+    assert {worker.id for worker in store.workers(fresh_s=2 * DEAD_WORKER_S)} == {"dead", "living"}
+    clock.advance(1)
+    crew.clean(clock())
+    assert [worker.id for worker in store.workers(fresh_s=2 * DEAD_WORKER_S)] == ["living"]
 
 
 def test_a_deleted_job_that_runs_keeps_its_files_until_its_worker_lets_go(
