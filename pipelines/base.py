@@ -68,7 +68,7 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """Highest memory of the device since the model was loaded; None where that is the process's own memory."""
+        """Highest memory of the device while the last clip was made; None where that is the process's own memory."""
         return None
 
     @abstractmethod

@@ -97,6 +97,8 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
     @override
     @torch.no_grad()
     def encode(self, request: GenerationRequest) -> Conditioning:
+        if self._device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self._device)
         positive, mask, negative, negative_mask = self._pipe.encode_prompt(
             request.prompt,
             request.negative_prompt,
@@ -170,6 +172,11 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         for frame in video[0].movedim(1, 0):
             picture = frame.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
             yield np.asarray(picture.movedim(0, -1).cpu().numpy())[None]
+
+    @property
+    @override
+    def peak_memory_bytes(self) -> int | None:
+        return torch.cuda.max_memory_allocated(self._device) if self._device.startswith("cuda") else None
 
     @override
     def close(self) -> None:
