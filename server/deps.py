@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import Semaphore
 from fastapi import Depends, Path, Request
 
 from pipelines.registry import Registry
 from server.assets import AssetStore
-from server.forms import Body, open_body
+from server.forms import LARGE_AT_ONCE, Body, open_body
 from server.jobs import JOB_ID, JobId
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
@@ -26,6 +27,7 @@ class Services:
     store: JobStore
     assets: AssetStore
     now: Callable[[], float] = time.time
+    large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
 
 
 def _services(request: Request) -> Services:
@@ -55,7 +57,8 @@ VideoId = Annotated[JobId, Depends(_path_id)]
 
 
 async def _body(request: Request, services: ServicesDep) -> AsyncIterator[Body]:
-    async with open_body(request, services.settings.max_upload_mb * 1_000_000) as body:
+    max_bytes = services.settings.max_upload_mb * 1_000_000
+    async with open_body(request, max_bytes, services.large_bodies) as body:
         yield body
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias, cast
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, NoReturn, TypeAlias, cast
 
+from anyio import Semaphore
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -23,6 +25,8 @@ Fields: TypeAlias = dict[str, Value]
 
 MAX_FIELDS, MAX_FILES = 64, 8
 MAX_DEPTH = 8
+LARGE_BYTES, LARGE_AT_ONCE = 1 << 20, 1
+_CHUNK = 1 << 16
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _KEY = re.compile(r"\[([^\[\]]*)\]")
 # The closing boundary is looked for in this many last bytes; what follows it is ignored by multipart's own rules.
@@ -31,9 +35,9 @@ _TAIL = 4096
 
 @dataclass(frozen=True)
 class Body:
-    """A request body that has arrived whole: the text of a JSON document, or the parts of a form."""
+    """A request body that has arrived whole: the file of a JSON document, or the parts of a form."""
 
-    content: bytes | FormData
+    content: BinaryIO | FormData
 
     def fields(self) -> Fields:
         """Return the parameters.
@@ -43,12 +47,15 @@ class Body:
         """
         if isinstance(self.content, FormData):
             return nest(self.content.multi_items())
-        return parse_object(self.content)
+        return parse_object(self.content.read())
 
 
 @asynccontextmanager
-async def open_body(request: Request, max_bytes: int) -> AsyncGenerator[Body]:
+async def open_body(request: Request, max_bytes: int, slots: Semaphore) -> AsyncGenerator[Body]:
     """Read a body of at most ``max_bytes``. Uploaded files live as long as the context.
+
+    Parsing takes several times a body's size in memory. So one that is large arrives on disk, however slowly, and
+    then waits for one of ``slots``, which it holds as long as the context.
 
     Raises:
         PayloadTooLarge: It is longer. Whether that is announced or found out, no more than the limit is kept.
@@ -56,22 +63,38 @@ async def open_body(request: Request, max_bytes: int) -> AsyncGenerator[Body]:
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     is_form = content_type == b"multipart/form-data"
-    bounded = _BoundedReceive(request.receive, max_bytes, options.get(b"boundary") if is_form else None)
-    bounded.refuse_announced(request.headers.get("content-length"))
-    copy = Request(request.scope, bounded)
-    if is_form:
-        form = await _read_form(copy, max_bytes)
-        try:
-            yield Body(form)
-        finally:
-            await form.close()
-    elif content_type in {b"", b"application/json"} or content_type.endswith(b"+json"):
-        yield Body(await copy.body())
-    else:
+    if not (is_form or content_type in {b"", b"application/json"} or content_type.endswith(b"+json")):
         kind = quoted(content_type.decode("latin-1"))
         raise InvalidRequest(
             f"Content-Type {kind} is not understood. Send application/json or multipart/form-data.", code=_BAD_BODY
         )
+    bounded = _BoundedReceive(request.receive, max_bytes, options.get(b"boundary") if is_form else None)
+    bounded.refuse_announced(request.headers.get("content-length"))
+    with SpooledTemporaryFile(max_size=LARGE_BYTES) as file:
+        # It writes and reads in a thread once the file is on disk.
+        arrived = UploadFile(file, size=0)
+        async for chunk in Request(request.scope, bounded).stream():
+            await arrived.write(chunk)
+        await arrived.seek(0)
+        async with slots if (arrived.size or 0) > LARGE_BYTES else nullcontext():
+            if not is_form:
+                yield Body(arrived.file)
+                return
+            form = await _read_form(Request(request.scope, _replayed(arrived)), max_bytes)
+            try:
+                yield Body(form)
+            finally:
+                await form.close()
+
+
+def _replayed(arrived: UploadFile) -> Receive:
+    """Return an ASGI ``receive`` of a body that has arrived before."""
+
+    async def receive() -> Message:
+        chunk = await arrived.read(_CHUNK)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    return receive
 
 
 _BAD_BODY = "invalid_body"

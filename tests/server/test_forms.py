@@ -3,11 +3,14 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import anyio
 import pytest
+from fastapi import Request
 from starlette.datastructures import UploadFile
+from starlette.types import Message
 
 from server.errors import InvalidRequest
-from server.forms import nest, parse_object
+from server.forms import LARGE_BYTES, nest, open_body, parse_object
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,39 @@ def test_json_objects_keep_their_types() -> None:
         "seed": 5,
         "x": [1.5, None, True],
     }
+
+
+def request_of(size: int) -> Request:
+    """A request with a JSON body of so many bytes."""
+    pieces = [b'{"prompt": "', b"a" * (size - 14), b'"}']
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    return Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+
+
+def test_large_bodies_are_parsed_a_few_at_a_time_and_small_ones_do_not_wait() -> None:
+    seen: list[int] = []
+
+    async def read(size: int, slots: anyio.Semaphore, leave: anyio.Event) -> None:
+        async with open_body(request_of(size), 10 * LARGE_BYTES, slots) as body:
+            seen.append(len(str(body.fields()["prompt"])) + 14)
+            await leave.wait()
+
+    async def scenario() -> None:
+        slots, leave = anyio.Semaphore(2), anyio.Event()
+        async with anyio.create_task_group() as readers:
+            for _ in range(3):
+                readers.start_soon(read, LARGE_BYTES + 1, slots, leave)
+            with anyio.fail_after(30):
+                while len(seen) < 2 or not slots.statistics().tasks_waiting:  # noqa: ASYNC110 - it has no event
+                    await anyio.sleep(0.001)
+                gone = anyio.Event()
+                gone.set()
+                await read(LARGE_BYTES, slots, gone)
+            assert seen == [LARGE_BYTES + 1, LARGE_BYTES + 1, LARGE_BYTES]
+            leave.set()
+        assert seen[3:] == [LARGE_BYTES + 1]
+
+    anyio.run(scenario)
