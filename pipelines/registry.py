@@ -28,21 +28,27 @@ class Registry:
     aliases: Mapping[str, tuple[str, ...]]
 
     def names(self) -> list[str]:
-        """Return every name that ``find`` answers to, aliases first."""
+        """Return every name that ``find`` knows, aliases first."""
         return [*self.aliases, *self.cards]
 
     def find(self, name: str) -> ModelCard:
         """Return the card of a model or alias.
 
         Raises:
-            UnknownModel: There is none; the message lists those there are.
+            UnknownModel: There is none; the message lists those that can be used.
+            WeightsMissing: There is one, but its weights are not on this machine; the message says how to get them.
         """
-        for candidate in self.aliases.get(name, (name,)):
-            card = self.cards.get(candidate)
-            if card is not None and installed(card):
-                return card
-        known = ", ".join(self.names())
-        raise UnknownModel(f"The model '{name}' does not exist. Models here: {known}.", param="model")
+        cards = self._meant_by(name)
+        usable = next(filter(installed, cards), None)
+        if usable is not None:
+            return usable
+        if cards:
+            raise _missing(cards[0])
+        here = ", ".join(known for known in self.names() if any(map(installed, self._meant_by(known))))
+        raise UnknownModel(f"The model '{name}' does not exist. Models here: {here or 'none'}.", param="model")
+
+    def _meant_by(self, name: str) -> list[ModelCard]:
+        return [self.cards[card] for card in self.aliases.get(name, (name,)) if card in self.cards]
 
 
 def load_registry(folder: Path | None = None) -> Registry:
@@ -67,7 +73,16 @@ def weights_folder(card: ModelCard) -> Path:
         folder = Path(str(files(card.weights.package)))
         if (folder / "model_index.json").exists():
             return folder
-    raise WeightsMissing(f"The weights of {card.id} are not on this machine.", param="model")
+    raise _missing(card)
+
+
+def _missing(card: ModelCard) -> WeightsMissing:
+    weights = card.weights
+    if weights.package is not None:
+        way = f"They ship with the project, in {weights.package.replace('.', '/')}; this copy of it is incomplete."
+    else:
+        way = f"They are {weights.repo} at revision {weights.revision}, which this release cannot fetch yet."
+    return WeightsMissing(f"The weights of {card.id} are not on this machine. {way}", param="model")
 
 
 def installed(card: ModelCard) -> bool:

@@ -13,7 +13,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pipelines.errors import InvalidImage, PipelineError, UnknownModel, UnsupportedOption, UnsupportedShape
+from pipelines.errors import (
+    InvalidImage,
+    PipelineError,
+    UnknownModel,
+    UnsupportedOption,
+    UnsupportedShape,
+    WeightsMissing,
+)
 from server.assets import AssetMissing
 from server.store import JobNotFound, QueueFull
 
@@ -97,6 +104,7 @@ class NotReady(ApiError):
 # Exceptions from below the web, and the status that each becomes. Their own code and param go out with them.
 _STATUS: Mapping[type[PipelineError], int] = {
     UnknownModel: 400,
+    WeightsMissing: 400,
     UnsupportedShape: 400,
     UnsupportedOption: 400,
     InvalidImage: 400,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipelines.errors import UnknownModel
+from pipelines.errors import UnknownModel, WeightsMissing
 from pipelines.registry import Registry
 from server.deps import ServicesDep
 from server.errors import NotFound
@@ -25,12 +25,12 @@ def retrieve_model(model: str, services: ServicesDep) -> Model:
     """Describe one model."""
     try:
         return Model.of(model, services.registry.find(model))
-    except UnknownModel as error:
+    except (UnknownModel, WeightsMissing) as error:
         raise NotFound(error.message, param="model", code=error.code) from error
 
 
 def _usable(name: str, registry: Registry) -> Model | None:
     try:
         return Model.of(name, registry.find(name))
-    except UnknownModel:
+    except (UnknownModel, WeightsMissing):
         return None

@@ -36,10 +36,19 @@ def test_an_alias_is_the_first_installed_card_of_its_list(folder: Path) -> None:
     assert registry.names() == ["sora-2", "empty", "elsewhere", "here"]
 
 
-@pytest.mark.parametrize("name", ["elsewhere", "empty", "nonsense", "", "../here"])
-def test_what_cannot_run_is_unknown_and_says_what_can(folder: Path, name: str) -> None:
-    with pytest.raises(UnknownModel, match="here") as caught:
+@pytest.mark.parametrize("name", ["nonsense", "", "../here"])
+def test_a_name_that_nobody_has_is_unknown_and_says_which_would_work(folder: Path, name: str) -> None:
+    with pytest.raises(UnknownModel, match=r"Models here: sora-2, here\.$") as caught:
         load_registry(folder).find(name)
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "empty"])
+def test_a_known_model_without_weights_says_that_and_where_they_are(folder: Path, name: str) -> None:
+    with pytest.raises(WeightsMissing) as caught:
+        load_registry(folder).find(name)
+    assert caught.value.message.startswith("The weights of elsewhere are not on this machine.")
+    assert "owner/name at revision abc" in caught.value.message
     assert caught.value.param == "model"
 
 

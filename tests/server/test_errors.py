@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pipelines.errors import BadOutput, InvalidImage, UnknownModel, UnsupportedOption, UnsupportedShape
+from pipelines.errors import BadOutput, InvalidImage, UnknownModel, UnsupportedOption, UnsupportedShape, WeightsMissing
 from server import errors
 from server.assets import AssetMissing
 from server.jobs import JobId
@@ -36,6 +36,7 @@ def answer_to(error: Exception) -> tuple[int, dict[str, str], dict[str, str | No
     ("error", "status", "code", "param"),
     [
         (UnknownModel("no", param="model"), 400, "model_not_found", "model"),
+        (WeightsMissing("no", param="model"), 400, "weights_missing", "model"),
         (UnsupportedShape("no", param="size"), 400, "unsupported_shape", "size"),
         (UnsupportedOption("no", param="seed"), 400, "unsupported_option", "seed"),
         (InvalidImage("no", param="input_reference"), 400, "invalid_image", "input_reference"),

@@ -37,5 +37,9 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
 def test_models_without_weights_are_not_offered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.registry.installed", lambda card: False)
     assert client.get("/v1/models").json()["data"] == []
-    refused(client.get("/v1/models/homereel-mini"), 404)
-    assert refused(client.post("/v1/videos", json={"prompt": "a"}))["param"] == "model"
+    for error in (
+        refused(client.get("/v1/models/homereel-mini"), 404),
+        refused(client.post("/v1/videos", json={"prompt": "a"})),
+    ):
+        assert (error["code"], error["param"]) == ("weights_missing", "model")
+        assert error["message"].startswith("The weights of homereel-mini are not on this machine. They ship with")
