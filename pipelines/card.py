@@ -169,15 +169,15 @@ class ModelCard(BaseModel):
         for side in wanted:
             if not MIN_SIDE <= side <= MAX_SIDE:
                 raise UnsupportedShape(
-                    f"size {width}x{height}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels", param="size"
+                    f"size {width}x{height}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels.", param="size"
                 )
             if side % 2:
-                raise UnsupportedShape(f"size {width}x{height}: both sides must be even", param="size")
+                raise UnsupportedShape(f"size {width}x{height}: both sides must be even.", param="size")
         native = self.shape.nearest(width, height)
         if crop_share(native, width, height) > MAX_CROP:
             native_sizes = ", ".join(str(size) for size in self.shape.sizes)
             raise UnsupportedShape(
-                f"{self.id} makes {native_sizes}; {width}x{height} is too far from these proportions", param="size"
+                f"{self.id} makes {native_sizes}; {width}x{height} is too far from these proportions.", param="size"
             )
         return width, height
 
@@ -188,7 +188,7 @@ class ModelCard(BaseModel):
             if rules.frames_for(wish.num_frames) != wish.num_frames:
                 raise UnsupportedShape(
                     f"num_frames must be {rules.frame_stride}k+1 from {rules.min_frames} to {rules.max_frames}; "
-                    f"the closest to {wish.num_frames} is {rules.frames_for(wish.num_frames)}",
+                    f"the closest to {wish.num_frames} is {rules.frames_for(wish.num_frames)}.",
                     param="num_frames",
                 )
             return wish.num_frames, wish.num_frames
@@ -198,7 +198,7 @@ class ModelCard(BaseModel):
         else:
             seconds = wish.seconds
             if not 1.0 <= seconds <= MAX_SECONDS:
-                raise UnsupportedShape(f"seconds must be between 1 and {MAX_SECONDS:g}", param="seconds")
+                raise UnsupportedShape(f"seconds must be between 1 and {MAX_SECONDS:g}.", param="seconds")
         if seconds > longest:
             warnings.append(f"{self.id} makes at most {longest} seconds; {seconds:g} were asked for")
             seconds = float(longest)
@@ -207,24 +207,24 @@ class ModelCard(BaseModel):
 
     def _check_fps(self, fps: int | None) -> None:
         if fps is not None and fps != self.shape.fps:
-            raise UnsupportedShape(f"{self.id} makes {self.shape.fps} frames per second, not {fps}", param="fps")
+            raise UnsupportedShape(f"{self.id} makes {self.shape.fps} frames per second, not {fps}.", param="fps")
 
     def _check_conditions(self, conditions: tuple[ImageCondition, ...]) -> None:
         for condition in conditions:
             needed: Capability = "first_frame" if condition.frame == 0 else "last_frame"
             if needed not in self.capabilities:
-                raise UnsupportedOption(f"{self.id} takes no reference image", param="input_reference")
+                raise UnsupportedOption(f"{self.id} takes no reference image.", param="input_reference")
 
     def _negative_prompt(self, wanted: str | None) -> str:
         if wanted and "negative_prompt" not in self.capabilities:
-            raise UnsupportedOption(f"{self.id} ignores negative prompts", param="negative_prompt")
+            raise UnsupportedOption(f"{self.id} ignores negative prompts.", param="negative_prompt")
         return self.sampling.negative_prompt if wanted is None else wanted
 
     def _seed(self, wanted: int | None) -> int:
         if wanted is None:
             return secrets.randbelow(2**31)
         if not 0 <= wanted <= MAX_SEED:
-            raise UnsupportedOption(f"seed must be between 0 and {MAX_SEED}", param="seed")
+            raise UnsupportedOption(f"seed must be between 0 and {MAX_SEED}.", param="seed")
         return wanted
 
     def _steps(self, wanted: int | None) -> int:
@@ -232,7 +232,7 @@ class ModelCard(BaseModel):
             return self.sampling.num_inference_steps
         limit = self.sampling.max_inference_steps
         if not 1 <= wanted <= limit:
-            raise UnsupportedOption(f"num_inference_steps must be between 1 and {limit}", param="num_inference_steps")
+            raise UnsupportedOption(f"num_inference_steps must be between 1 and {limit}.", param="num_inference_steps")
         return wanted
 
     def _guidance(self, wanted: float | None) -> float:
@@ -240,7 +240,7 @@ class ModelCard(BaseModel):
             return self.sampling.guidance_scale
         limit = self.sampling.max_guidance_scale
         if not 0 <= wanted <= limit:
-            raise UnsupportedOption(f"guidance_scale must be between 0 and {limit:g}", param="guidance_scale")
+            raise UnsupportedOption(f"guidance_scale must be between 0 and {limit:g}.", param="guidance_scale")
         return wanted
 
 

@@ -91,6 +91,7 @@ def test_what_the_card_cannot_make_is_refused_by_name(wish: dict[str, Any], para
         CARD.resolve(Wish("a ball", **wish))
     assert isinstance(caught.value, UnsupportedShape | UnsupportedOption)
     assert caught.value.param == param
+    assert caught.value.message.endswith(".")
 
 
 def test_a_card_without_the_capability_refuses_what_it_would_ignore() -> None:
