@@ -72,7 +72,7 @@ async def open_body(request: Request, max_bytes: int, slots: Semaphore) -> Async
     bounded.refuse_announced(request.headers.get("content-length"))
     with SpooledTemporaryFile(max_size=LARGE_BYTES) as file:
         # It writes and reads in a thread once the file is on disk.
-        arrived = UploadFile(file, size=0)
+        arrived = UploadFile(cast("BinaryIO", file), size=0)
         async for chunk in Request(request.scope, bounded).stream():
             await arrived.write(chunk)
         await arrived.seek(0)
