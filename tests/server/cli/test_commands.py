@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from server.cli.client import Client
+from server.cli.serve import listening
 from server.jobs import JobStatus
+from server.settings import Settings
 from tests.server.cli.conftest import Stage
 
 Run = Callable[..., tuple[int, str, str]]
@@ -85,6 +87,15 @@ def test_serve_says_that_its_port_is_taken(homereel: Run, tmp_path: Path) -> Non
         status, _, complaint = homereel("serve", "--port", port, "--data-dir", tmp_path)
     assert status == 1
     assert f"port {port} is taken" in complaint
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with (
+        listening(Settings(port=0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_serve_says_which_option_is_wrong(homereel: Run) -> None:
