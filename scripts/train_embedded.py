@@ -1,9 +1,10 @@
 """Train the model that ships with the project, in stages that resume where they were stopped.
 
+    python scripts/train_embedded.py unpack     only to train the shipped checkpoint further: starts from its weights
     python scripts/train_embedded.py codec      the VAE in closed form (a minute)
     python scripts/train_embedded.py text       the text encoder (a few minutes)
     python scripts/train_embedded.py latents    clips drawn and encoded, shard by shard
-    python scripts/train_embedded.py denoiser   the diffusion transformer
+    torchrun --nproc-per-node 2 scripts/train_embedded.py denoiser   the diffusion transformer, on two cores
     python scripts/train_embedded.py decoder    the VAE's decoder; once there is a denoiser, also on its latents
     python scripts/train_embedded.py export     everything in float16 to pipelines/embedded/
 
@@ -13,6 +14,7 @@ Everything is seeded. State lives in ``--work`` and is written atomically.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Iterable
@@ -20,12 +22,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKLLTXVideo
 from transformers import AutoTokenizer, T5EncoderModel
 
 from scripts.embedded import codec, decoder, denoiser, export, text
 
-STAGES = ("codec", "text", "latents", "denoiser", "decoder", "export")
+STAGES = ("unpack", "codec", "text", "latents", "denoiser", "decoder", "export")
 
 
 class Log(list[str]):
@@ -51,6 +54,11 @@ def load_text(work: Path) -> tuple[object, T5EncoderModel]:
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     encoder = T5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float32)
     return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def stage_unpack(args: argparse.Namespace, log: Log) -> None:
+    export.unpack(args.work, args.into)
+    log.append("unpacked the shipped checkpoint")
 
 
 def stage_codec(args: argparse.Namespace, log: Log) -> None:
@@ -82,11 +90,14 @@ def stage_latents(args: argparse.Namespace, log: Log) -> None:
 
 def stage_denoiser(args: argparse.Namespace, log: Log) -> None:
 
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
     tokenizer, encoder = load_text(args.work)
     trainer = denoiser.Trainer(tokenizer, encoder, args.steps or 6000, args.work)
-    data = denoiser.batches(args.work / "latents", random.Random(1000 + trainer.step))
+    data = denoiser.batches(args.work / "latents", random.Random(1000 * denoiser.rank() + trainer.step))
     _drain(trainer.run(data, time.time() + 60 * args.minutes), log)
-    trainer.save()
+    if denoiser.rank() == 0:
+        trainer.save()
 
 
 def _drain(lines: Iterable[str], log: Log) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXVideoTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
@@ -38,6 +39,16 @@ TOKENS = 56
 # Outlines are decided later on; the second half of the training gives them their share.
 SHIFT, LATE_SHIFT = 3.0, 1.5
 RATE = 2e-3
+
+
+def ranks() -> int:
+    """Return how many processes share a batch (``torchrun --nproc-per-node``); on a CPU, better than threads."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return which of them this is."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def write_shard(vae: AutoencoderKLLTXVideo, index: int, folder: Path) -> Path:
@@ -95,8 +106,8 @@ def batches(folder: Path, rng: random.Random) -> Iterator[Batch]:
             # A batch mixes shards of one orientation.
             portrait = rng.random() < 0.4
             pool = [s for s in shards if (s["latents"].shape[3] > s["latents"].shape[4]) == portrait]
-            picks = [(rng.choice(pool), rng.randrange(SHARD)) for _ in range(BATCH)]
-            frames = rng.choices((9, 5, 7), (0.82, 0.11, 0.07))[0]
+            picks = [(rng.choice(pool), rng.randrange(SHARD)) for _ in range(BATCH // ranks())]
+            frames = rng.choices((9, 5), (0.85, 0.15))[0]
             clean = torch.stack([s["latents"][i][:, :frames].float() for s, i in picks])
             empty = {"open_rate": 0.12, "empty_rate": 0.08}
             texts = [caption(drop(s["values"][i].tolist(), rng, **empty), rng) for s, i in picks]
@@ -191,20 +202,21 @@ class Trainer:
                 optimiser.param_groups[0]["lr"] = RATE * factor
             loss = self._train_step(next(data))
             running = loss if self.step == first + 1 else 0.97 * running + 0.03 * loss
-            if self.step % 100 == 0 or self.step == self.steps:
+            if rank() == 0 and (self.step % 100 == 0 or self.step == self.steps):
                 self.save()
                 rate = (self.step - first) * BATCH / (time.time() - start)
                 yield f"denoiser step {self.step} loss {running:.4f} gap {self.gap():.4f} clips/s {rate:.1f}"
 
     def _train_step(self, batch: Batch) -> float:
         shift = SHIFT if self.step < self.steps / 2 else LATE_SHIFT
-        mixed, velocity, timesteps, counted = noisy(batch, shift, torch.Generator().manual_seed(self.step))
+        mixed, velocity, timesteps, counted = noisy(batch, shift, torch.Generator().manual_seed(2 * self.step + rank()))
         made = self.predict(self.model, mixed, timesteps, batch, batch.texts)
         error = (made - velocity).pow(2).mean(-1)
         loss = (error * counted).sum() / counted.sum()
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()
+        self._share_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -213,6 +225,15 @@ class Trainer:
             for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         return loss.item()
+
+    def _share_gradients(self) -> None:
+        if ranks() == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        for gradient, mean in zip(gradients, flat.div_(ranks()).split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     @torch.no_grad()
     def gap(self) -> float:

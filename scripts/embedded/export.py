@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -39,4 +40,30 @@ def export(work: Path, into: Path) -> int:
     pipeline = assemble(work)
     pipeline.to(torch.float16)
     pipeline.save_pretrained(into, safe_serialization=True)
+    for weights in into.rglob("*.safetensors"):
+        weights.chmod(0o644)
+    steps = {name: _step(work / f"{name}.state.pt") for name in ("denoiser", "decoder")}
+    (into / "training.json").write_text(json.dumps({"steps": steps}) + "\n")
     return sum(p.stat().st_size for p in into.rglob("*.safetensors"))
+
+
+def _step(state: Path) -> int:
+    return int(torch.load(state, weights_only=True)["step"]) if state.exists() else 0
+
+
+def unpack(work: Path, checkpoint: Path) -> None:
+    """Make a work folder from a finished checkpoint, so that its training goes on without what led to it.
+
+    Only the optimisers start afresh; the encoder is final, so latents are drawn again to the bit.
+    """
+    pipeline = LTXConditionPipeline.from_pretrained(checkpoint, dtype=torch.float32)
+    steps = json.loads((checkpoint / "training.json").read_text())["steps"]
+    pipeline.vae.save_pretrained(work / "codec")
+    pipeline.tokenizer.save_pretrained(work / "tokenizer")
+    pipeline.text_encoder.save_pretrained(work / "text_encoder")
+    for name, key, module in (
+        ("denoiser", "model", pipeline.transformer),
+        ("decoder", "decoder", pipeline.vae.decoder),
+    ):
+        weights = module.state_dict()
+        torch.save({key: weights, "average": weights, "step": steps[name]}, work / f"{name}.state.pt")
