@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipelines.errors import InvalidImage
 from pipelines.images import check_image, fitted
-from pipelines.types import ImageCondition
+from pipelines.types import ImageCondition, ImageFit
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -64,7 +64,7 @@ def test_a_sliver_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fit", ["cover", "contain"])
-def test_pictures_are_brought_to_size(tmp_path: Path, fit: str) -> None:
+def test_pictures_are_brought_to_size(tmp_path: Path, fit: ImageFit) -> None:
     gradient(300, 300).save(tmp_path / "a.png")
     assert fitted(ImageCondition(tmp_path / "a.png", fit=fit), 160, 96).size == (160, 96)
 
