@@ -75,7 +75,7 @@ def pipeline(checkpoint: Path) -> Iterator[Pipeline]:
 
 def wish(prompt: str = "red ball", seed: int = 1, **changes: object) -> GenerationRequest:
     values: dict[str, object] = {"num_frames": 17, "num_inference_steps": 3, "seed": seed} | changes
-    return CARD.resolve(Wish(prompt, **values)).request  # pyright: ignore[reportArgumentType]
+    return CARD.resolve(Wish(prompt, **values)).request
 
 
 def made(pipeline: Pipeline, request: GenerationRequest) -> Frames:
@@ -109,7 +109,7 @@ def test_the_seed_decides_and_nothing_before_it_does(pipeline: Pipeline) -> None
     ],
 )
 def test_every_parameter_reaches_the_model(pipeline: Pipeline, changes: dict[str, object]) -> None:
-    assert (made(pipeline, wish()) != made(pipeline, wish(**changes))).any()  # pyright: ignore[reportArgumentType]
+    assert (made(pipeline, wish()) != made(pipeline, wish(**changes))).any()
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
