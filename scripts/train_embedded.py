@@ -3,6 +3,7 @@
     python scripts/train_embedded.py unpack     only to train the shipped checkpoint further: starts from its weights
     python scripts/train_embedded.py codec      the VAE in closed form (a minute)
     python scripts/train_embedded.py text       the text encoder (a few minutes)
+    python scripts/train_embedded.py words      the same, on sentences in which one word means two slots
     python scripts/train_embedded.py latents    clips drawn and encoded, shard by shard
     torchrun --nproc-per-node 2 scripts/train_embedded.py denoiser   the diffusion transformer, on two cores
     python scripts/train_embedded.py decoder    the VAE's decoder; once there is a denoiser, also on its latents
@@ -28,7 +29,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from scripts.embedded import codec, decoder, denoiser, export, text
 
-STAGES = ("unpack", "codec", "text", "latents", "denoiser", "decoder", "export")
+STAGES = ("unpack", "codec", "text", "words", "latents", "denoiser", "decoder", "export")
 
 
 class Log(list[str]):
@@ -75,6 +76,11 @@ def stage_text(args: argparse.Namespace, log: Log) -> None:
     tokenizer, encoder = text.train(args.steps or 1500, seed=0, log=log)
     tokenizer.save_pretrained(args.work / "tokenizer")
     encoder.save_pretrained(args.work / "text_encoder")
+
+
+def stage_words(args: argparse.Namespace, log: Log) -> None:
+    tokenizer, encoder = load_text(args.work)
+    text.refine(tokenizer, encoder, args.steps or 1500, log).save_pretrained(args.work / "text_encoder")
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ SHARD = 256
 BATCH = 48
 TOKENS = 56
 # What moves where is decided while the clip is almost all noise: train there first (uniform u, s*u / (1 + (s-1)*u)).
-# Outlines are decided later on; the second half of the training gives them their share.
+# Outlines are decided later on; every other step of the training's second half gives them their share.
 SHIFT, LATE_SHIFT = 3.0, 1.5
 RATE = 2e-3
 
@@ -208,7 +208,7 @@ class Trainer:
                 yield f"denoiser step {self.step} loss {running:.4f} gap {self.gap():.4f} clips/s {rate:.1f}"
 
     def _train_step(self, batch: Batch) -> float:
-        shift = SHIFT if self.step < self.steps / 2 else LATE_SHIFT
+        shift = SHIFT if self.step < self.steps / 2 or self.step % 2 else LATE_SHIFT
         mixed, velocity, timesteps, counted = noisy(batch, shift, torch.Generator().manual_seed(2 * self.step + rank()))
         made = self.predict(self.model, mixed, timesteps, batch, batch.texts)
         error = (made - velocity).pow(2).mean(-1)

@@ -65,7 +65,7 @@ def test_the_start_does_not_give_the_direction_away() -> None:
 
 @pytest.mark.parametrize("size", [LANDSCAPE, PORTRAIT])
 def test_the_judge_reads_drawn_clips_right(size: tuple[int, int]) -> None:
-    scenes = sample_scenes(40, generator(9), test=True)
+    scenes = sample_scenes(16, generator(9), test=True)
     scores = score(judge(draw(scenes, 33, size, generator(9))), scenes.stacked())
     assert {slot: value for slot, value in scores.items() if value < 0.97 and slot != "motion"} == {}
 
