@@ -15,8 +15,9 @@ from pipelines.card import Wish
 from pipelines.engine import generate
 from pipelines.registry import load_pipeline, load_registry, weights_folder
 from pipelines.types import Frames, ImageCondition
-from scripts.embedded.judge import SLOT_ORDER, judge
-from scripts.embedded.scenes import LANDSCAPE, SLOTS, draw, sample_scenes
+from scripts.embedded.judge import score
+from scripts.embedded.scenes import LANDSCAPE, draw, sample_scenes
+from scripts.evaluate_embedded import generated
 
 CARD = load_registry().cards["homereel-mini"]
 LIMIT = 25_000_000
@@ -34,36 +35,18 @@ def made(pipeline: VideoPipeline[object, object], wish: Wish) -> Frames:
     return np.concatenate(list(clip.chunks))
 
 
-def seen(frames: Frames, slot: str) -> str:
-    video = torch.from_numpy(frames).float().div(255).permute(3, 0, 1, 2)
-    value = int(judge(video[None])[0, SLOT_ORDER.index(slot)])
-    return SLOTS[slot][value] if value >= 0 else "nothing"
-
-
 def test_it_fits_the_budget_and_holds_no_pickle() -> None:
     files = [p for p in weights_folder(CARD).rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") <= LIMIT
     assert {p.suffix for p in files} <= {".json", ".safetensors", ".py", ".pyc", ".md"}
 
 
-@pytest.mark.parametrize(
-    ("prompt", "slot", "value"),
-    [
-        ("a red ball bouncing on a green field", "environment", "green"),
-        ("a red ball bouncing on a green field", "colour", "red"),
-        ("a blue star rests on snow in daylight", "environment", "white"),
-        ("a blue star rests on snow in daylight", "colour", "blue"),
-        ("a yellow square moves left over the ocean at night", "lighting", "night"),
-        ("a yellow square moves left over the ocean at night", "motion", "left"),
-        ("a purple triangle moving to the right in the desert by day", "motion", "right"),
-        ("a purple triangle moving to the right in the desert by day", "lighting", "day"),
-    ],
-)
-def test_a_clip_shows_what_its_prompt_names(
-    pipeline: VideoPipeline[object, object], prompt: str, slot: str, value: str
-) -> None:
-    """One seed each; how often it holds over hundreds of prompts is in scripts/results/embedded-eval.md."""
-    assert seen(made(pipeline, Wish(prompt, num_frames=33, seed=1)), slot) == value
+def test_clips_show_what_their_prompts_name(pipeline: VideoPipeline[object, object]) -> None:
+    """A floor under the figures of scripts/results/embedded-eval.md, on a few of its prompts."""
+    found, wanted = generated(pipeline, CARD, prompts=12, seeds=1)
+    scores = score(found, wanted)
+    floors = {"lighting": 0.9, "environment": 0.8, "colour": 0.7, "direction": 0.6}
+    assert {slot: scores[slot] for slot, floor in floors.items() if scores[slot] < floor} == {}
 
 
 def test_an_image_becomes_the_first_frame(pipeline: VideoPipeline[object, object], tmp_path: Path) -> None:
