@@ -15,7 +15,7 @@ import platform
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,11 @@ def drawn_and_reconstructed(pipeline: Any, count: int) -> Iterator[tuple[str, di
 
 
 def generated(
-    pipeline: Any, card: ModelCard, prompts: int, seeds: int, log: Any = None
+    pipeline: Any,
+    card: ModelCard,
+    prompts: int,
+    seeds: int,
+    log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return judged and wanted slots of ``prompts`` held-out combinations times ``seeds``."""
     scenes = sample_scenes(prompts, torch.Generator().manual_seed(4242), test=True).stacked()
@@ -145,6 +149,10 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def _print_so_far(prompts: int, scores: dict[str, float]) -> None:
+    print(prompts, {column: round(scores[column], 3) for column in COLUMNS}, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
@@ -154,7 +162,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     card = load_registry().cards[CARD]
-    pipeline = load_pipeline(card, "cpu")
+    pipeline: Any = load_pipeline(card, "cpu")
     rows = dict(drawn_and_reconstructed(pipeline, max(40, args.prompts)))
     print(table(rows), flush=True)
     start = time.perf_counter()
@@ -163,7 +171,7 @@ def main() -> None:
         card,
         args.prompts,
         args.seeds,
-        lambda n, s: print(n, {c: round(s[c], 3) for c in COLUMNS}, flush=True),
+        _print_so_far,
     )
     rows[f"generated, {args.prompts} x {args.seeds}"] = score(found, wanted)
     seconds = (time.perf_counter() - start) / len(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -138,7 +139,8 @@ def _set_encoder(vae: AutoencoderKLLTXVideo, videos: list[Tensor]) -> None:
     two = projection(1, 32)
     scale = 1.0 / two.deviations[0]
     _centre(second, scale * two.vectors.T, -scale * two.vectors.T @ two.mean, tap=2)
-    second.conv.bias.data += ENCODER_OFFSET
+    with torch.no_grad():
+        second.conv.bias.add_(ENCODER_OFFSET)
 
     # The blocks' true principal components are too many dimensions for an exact covariance; the encoder's
     # own features span them, so take the components there and weight them by what they explain in pixels.
@@ -153,7 +155,7 @@ def _set_encoder(vae: AutoencoderKLLTXVideo, videos: list[Tensor]) -> None:
     weight, bias = _fit(active, targets)
     _centre(encoder.conv_out, weight, bias, tap=2)
     # Channel 128 is the log-variance shared by all latents: very small, so that sampling changes nothing.
-    encoder.conv_out.conv.bias.data[LATENTS] = -20.0
+    torch.nn.init.constant_(cast("Tensor", encoder.conv_out.conv.bias)[LATENTS:], -20.0)
     encoder.half().float()
     latents = torch.cat([rows(vae.encode(v).latent_dist.mode()) for v in videos])
     spread = latents.std(0)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,12 @@ def test_ctrl_c_cancels_the_video(stage: Stage, tmp_path: Path) -> None:
     stage.works = False
     command = [sys.executable, "-P", "-m", "server.cli", "generate", "a ball", "-o", str(tmp_path / "out.mp4")]
     process = subprocess.Popen(
-        command, env={**os.environ, "HOMEREEL_URL": stage.url}, stderr=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, "HOMEREEL_URL": stage.url},
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the suite in the background ignores the signal, and a child inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads yet
     )
     assert stage.looked_at.wait(60)
     process.send_signal(signal.SIGINT)
