@@ -7,7 +7,7 @@ prompt in whichever token it attends to, which takes the hard part of text condi
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -112,20 +112,32 @@ def train(steps: int, seed: int, log: list[str]) -> tuple[PreTrainedTokenizerFas
     tokenizer = build_tokenizer(rng)
     encoder, heads = build_encoder(len(tokenizer)), SlotHeads()
     parameters = [*encoder.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps, pct_start=0.1)
+    descend = _descent(parameters, 2e-3, steps, weight_decay=0.01)
     for step in range(1, steps + 1):
         texts, named = zip(*captions(rng, 96, noise=True), strict=True)
         loss = _slot_loss(tokenizer, encoder, heads, list(texts), torch.tensor(named))
+        descend(loss)
+        if step % 200 == 0 or step == steps:
+            log.append(f"text step {step} loss {loss.item():.4f} slots {_accuracy(tokenizer, encoder, heads):.4f}")
+    _normalise(tokenizer, encoder, rng)
+    return tokenizer, encoder.eval()
+
+
+def _descent(
+    parameters: list[nn.Parameter], rate: float, steps: int, *, weight_decay: float
+) -> Callable[[Tensor], None]:
+    """Return what takes one optimisation step on a loss; the rate rises and falls once over ``steps``."""
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+
+    def descend(loss: Tensor) -> None:
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        if step % 200 == 0 or step == steps:
-            log.append(f"text step {step} loss {loss.item():.4f} slots {_accuracy(tokenizer, encoder, heads):.4f}")
-    _normalise(tokenizer, encoder, rng)
-    return tokenizer, encoder.eval()
+
+    return descend
 
 
 def refine(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, steps: int, log: list[str]) -> T5EncoderModel:
@@ -145,16 +157,11 @@ def refine(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, steps: i
             parameter.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=count, pct_start=0.1)
+        descend = _descent(parameters, rate, count, weight_decay=0.0)
         for step in range(1, count + 1):
             texts, named = zip(*captions(rng, 96, noise=True, hard=0.5 if name == "encoder" else 0.0), strict=True)
             loss = _slot_loss(tokenizer, encoder, heads, list(texts), torch.tensor(named))
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
+            descend(loss)
             if step % 200 == 0 or step == count:
                 accuracy = _accuracy(tokenizer, encoder, heads)
                 log.append(f"text refine {name} step {step} loss {loss.item():.4f} slots {accuracy:.4f}")
