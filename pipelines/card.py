@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.errors import UnsupportedOption, UnsupportedShape
-from pipelines.types import GenerationRequest, ImageCondition, VideoShape
+from pipelines.types import GenerationRequest, ImageCondition, SourceClip, VideoShape
 
-Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "extend"]
+Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend"]
 
 MAX_SECONDS = 20.0
 MIN_SIDE, MAX_SIDE = 64, 2048
@@ -109,6 +110,8 @@ class Wish:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     conditions: tuple[ImageCondition, ...] = ()
+    source: SourceClip | None = None
+    references: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ class ModelCard(BaseModel):
             num_inference_steps=self._steps(wish.num_inference_steps),
             guidance_scale=self._guidance(wish.guidance_scale),
             conditions=wish.conditions,
+            source=wish.source,
+            references=wish.references,
         )
         return Resolved(request, tuple(warnings))
 

@@ -16,6 +16,8 @@ Frames: TypeAlias = npt.NDArray[np.uint8]
 
 ImageFit = Literal["cover", "contain", "exact"]
 
+SourceUse = Literal["edit", "extend"]
+
 
 class VideoShape(NamedTuple):
     """A clip in pixel space. The order is that of tensors; ``WIDTHxHEIGHT`` exists only on the wire."""
@@ -53,6 +55,23 @@ class ImageCondition:
 
 
 @dataclass(frozen=True)
+class SourceClip:
+    """A finished clip that the new one starts from.
+
+    Attributes:
+        path: The video file; owned by whoever made the request, read when the clip is encoded.
+        shape: What the file has: frames, size and rate.
+        use: ``edit`` makes it anew under another prompt; ``extend`` continues it, and the result holds both.
+        strength: How far an edit may go from its source: 0 keeps it, 1 forgets it. An extension has no use for it.
+    """
+
+    path: Path
+    shape: VideoShape
+    use: SourceUse
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """What to make, complete: nothing in it means "default".
 
@@ -66,6 +85,8 @@ class GenerationRequest:
         num_inference_steps: Denoising steps.
         guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
         conditions: Pictures that fix frames.
+        source: The clip that this one edits or extends. An extension's ``delivery`` counts the source's frames too.
+        references: Pictures of subjects that the clip shows, at whatever frame and place.
     """
 
     prompt: str
@@ -76,6 +97,8 @@ class GenerationRequest:
     num_inference_steps: int
     guidance_scale: float
     conditions: tuple[ImageCondition, ...] = ()
+    source: SourceClip | None = None
+    references: tuple[Path, ...] = ()
 
 
 class Stage(StrEnum):

@@ -22,14 +22,14 @@ from server.schemas import DEFAULT_MODEL, FOREIGN_PARAMETERS, VideoCreate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server.deps import Services
+    from server.deps import Caller, Services
 
 _DESCRIPTIONS = {name: field.description or "" for name, field in VideoCreate.model_fields.items()}
 _CHUNK = 1 << 20
 _WAYS = 'Send the picture as a file part, or as {"image_url": "data:image/png;base64,…"}.'
 
 
-def create_job(fields: Fields, services: Services) -> Job:
+def create_job(fields: Fields, caller: Caller, services: Services) -> Job:
     """Accept a video. When this returns, the job survives a crash; when it raises, nothing has been stored.
 
     Raises:
@@ -55,6 +55,7 @@ def create_job(fields: Fields, services: Services) -> Job:
         request=resolved.request,
         created_at=created_at,
         warnings=resolved.warnings,
+        owner=caller.owner,
     )
     try:
         if reference is not None and picture is not None:

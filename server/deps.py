@@ -13,7 +13,7 @@ from fastapi import Depends, Path, Request
 from pipelines.registry import Registry
 from server.assets import AssetStore
 from server.forms import LARGE_AT_ONCE, Body, open_body
-from server.jobs import JOB_ID, JobId
+from server.jobs import JOB_ID, NOBODY, JobId, Owner
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
 
@@ -35,6 +35,20 @@ def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks."""
+
+    owner: Owner
+
+
+def _caller() -> Caller:
+    return Caller(NOBODY)
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
 
 
 def valid_id(text: str) -> JobId:

@@ -7,12 +7,16 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, NewType
+from typing import Literal, NamedTuple, NewType
 
 from pipelines.types import GenerationRequest, Stage
 
 JobId = NewType("JobId", str)
 WorkerId = NewType("WorkerId", str)
+Owner = NewType("Owner", str)
+"""Id of the API key that something belongs to; what is made while no key exists belongs to ``NOBODY``."""
+
+NOBODY = Owner("")
 
 
 class JobStatus(StrEnum):
@@ -62,6 +66,29 @@ class JobResult:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a job was made from.
+
+    Attributes:
+        kind: The call that made it.
+        video: The video that it started from; None for an uploaded file.
+        extensions: How many times the clip has been extended in all, this time included.
+    """
+
+    kind: Literal["remix", "edit", "extension"]
+    video: JobId | None = None
+    extensions: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a repeated request is recognised: its body's digest, and the client's own key if it sent one."""
+
+    digest: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One video, from acceptance to its end. Times are Unix seconds.
 
@@ -71,6 +98,11 @@ class Job:
         attempts: How often a worker has started it.
         cancel_requested: Somebody wants it stopped; the worker looks after every step.
         priority: Larger goes first.
+        owner: Whose it is; nobody else sees it.
+        group: Id of the variations or the batch that it belongs to.
+        metadata: What the client wants to remember of it.
+        expires_at: When its files go; None for never.
+        starred: Kept when room is made for newer ones.
     """
 
     id: JobId
@@ -89,6 +121,13 @@ class Job:
     worker: WorkerId | None = None
     cancel_requested: bool = False
     priority: int = 0
+    owner: Owner = NOBODY
+    group: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    origin: Origin | None = None
+    attempt: Attempt | None = None
+    expires_at: float | None = None
+    starred: bool = False
 
 
 JOB_ID = re.compile(r"video_[0-9a-f]{48}")

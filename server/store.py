@@ -10,10 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
 
 from server import database
-from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId
+from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
 from server.tables import job as jobs
 from server.tables import job_from, row_from
 from server.tables import worker as workers_table
@@ -93,21 +107,33 @@ class JobStore:
                 raise QueueFull(max_queued)
             db.execute(insert(jobs).values(row_from(job)))
 
-    def get(self, job_id: JobId) -> Job:
+    def get(self, job_id: JobId, owner: Owner | None = None) -> Job:
         """Return the job.
+
+        Here and below, whoever names an ``owner`` finds only what is that owner's.
 
         Raises:
             JobNotFound: It does not exist, or has been deleted.
         """
         with self._reads.connect() as db:
-            return _get(db, job_id)
+            return _get(db, job_id, owner)
 
-    def list(self, *, after: JobId | None, limit: int, newest_first: bool) -> Page:
+    def list(
+        self,
+        *,
+        after: JobId | None,
+        limit: int,
+        newest_first: bool,
+        owner: Owner | None = None,
+        group: str | None = None,
+    ) -> Page:
         """Return up to ``limit`` jobs in order of creation, those that follow ``after`` if it is given.
 
         Ids sort by creation, so ``after`` need not exist: clients delete what they list while they list it.
         """
-        query = select(jobs).where(_IS_SHOWN).limit(limit + 1)
+        query = select(jobs).where(_IS_SHOWN, _is_of(owner)).limit(limit + 1)
+        if group is not None:
+            query = query.where(jobs.c.group_id == group)
         query = query.order_by(jobs.c.id.desc() if newest_first else jobs.c.id.asc())
         if after is not None:
             query = query.where(jobs.c.id < after if newest_first else jobs.c.id > after)
@@ -115,26 +141,26 @@ class JobStore:
             found = [job_from(row) for row in db.execute(query).mappings()]
         return Page(tuple(found[:limit]), has_more=len(found) > limit)
 
-    def delete(self, job_id: JobId) -> None:
+    def delete(self, job_id: JobId, owner: Owner | None = None) -> None:
         """Hide the job from everybody at once, and stop it. Its files go when no worker holds it any more.
 
         Raises:
             JobNotFound: It does not exist, or has been deleted before.
         """
         with self._writes.begin() as db:
-            hidden = update(jobs).where(jobs.c.id == job_id, _IS_SHOWN).values(deleted_at=self._now())
+            hidden = update(jobs).where(jobs.c.id == job_id, _IS_SHOWN, _is_of(owner)).values(deleted_at=self._now())
             if db.execute(hidden).rowcount == 0:
                 raise JobNotFound(job_id)
             self._cancel(db, job_id)
 
-    def request_cancel(self, job_id: JobId) -> Job:
+    def request_cancel(self, job_id: JobId, owner: Owner | None = None) -> Job:
         """Stop the job: at once if it waits, after its current step if it runs. A finished one stays as it is.
 
         Raises:
             JobNotFound: It does not exist, or has been deleted.
         """
         with self._writes.begin() as db:
-            _get(db, job_id)
+            _get(db, job_id, owner)
             self._cancel(db, job_id)
             return _get(db, job_id)
 
@@ -308,8 +334,12 @@ def _is_held(job_id: JobId, worker: WorkerId) -> ColumnElement[bool]:
     return and_(jobs.c.id == job_id, jobs.c.worker == worker, jobs.c.status == JobStatus.IN_PROGRESS)
 
 
-def _get(db: Connection, job_id: JobId) -> Job:
-    row = db.execute(select(jobs).where(jobs.c.id == job_id, _IS_SHOWN)).mappings().one_or_none()
+def _is_of(owner: Owner | None) -> ColumnElement[bool]:
+    return true() if owner is None else jobs.c.owner == owner
+
+
+def _get(db: Connection, job_id: JobId, owner: Owner | None = None) -> Job:
+    row = db.execute(select(jobs).where(jobs.c.id == job_id, _IS_SHOWN, _is_of(owner))).mappings().one_or_none()
     if row is None:
         raise JobNotFound(job_id)
     return job_from(row)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import REAL, Column, Dialect, Double, Index, Integer, MetaData, RowMapping, Table, Text, TypeDecorator
 
 from pipelines.types import GenerationRequest
-from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus
+from server.jobs import Attempt, Job, JobError, JobProgress, JobResult, JobStatus, Origin
 
 
 class AsJson(TypeDecorator[Any]):
@@ -62,6 +63,18 @@ job = Table(
     Column("cancel_requested_at", Moment),
     # Hidden from everybody; its files and then the row itself go as soon as no worker holds it.
     Column("deleted_at", Moment),
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("group_id", Text),
+    Column("metadata", AsJson(Mapping[str, str]), nullable=False, server_default="{}"),
+    Column("origin", AsJson(Origin)),
+    Column("digest", Text),
+    Column("idempotency_key", Text),
+    Column("expires_at", Moment),
+    Column("starred", Integer, nullable=False, server_default="0"),
+    Index("job_by_owner", "owner", "id"),
+    Index("job_by_group", "group_id"),
+    Index("job_by_digest", "owner", "digest"),
+    Index("job_by_idempotency_key", "owner", "idempotency_key", unique=True),
     Index("job_by_age", "created_at", "seq"),
     Index("job_by_status", "status", "deleted_at"),
     sqlite_strict=True,
@@ -82,7 +95,7 @@ worker = Table(
 
 _STORED_AS_IS = (
     *("id", "model", "card", "priority", "request", "warnings", "created_at", "started_at", "completed_at"),
-    *("progress", "result", "error", "attempts", "worker"),
+    *("progress", "result", "error", "attempts", "worker", "owner", "metadata", "origin", "expires_at"),
 )
 
 
@@ -92,9 +105,19 @@ def job_from(row: RowMapping) -> Job:
         **{name: row[name] for name in _STORED_AS_IS},
         status=JobStatus(row["status"]),
         cancel_requested=row["cancel_requested_at"] is not None,
+        group=row["group_id"],
+        attempt=None if row["digest"] is None else Attempt(row["digest"], row["idempotency_key"]),
+        starred=bool(row["starred"]),
     )
 
 
 def row_from(new: Job) -> dict[str, Any]:
     """Return the row of a job that nobody has worked on yet."""
-    return {name: getattr(new, name) for name in _STORED_AS_IS} | {"status": new.status.value}
+    attempt = new.attempt
+    return {name: getattr(new, name) for name in _STORED_AS_IS} | {
+        "status": new.status.value,
+        "group_id": new.group,
+        "digest": attempt and attempt.digest,
+        "idempotency_key": attempt and attempt.idempotency_key,
+        "starred": int(new.starred),
+    }

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 
 from server.assets import Variant
 from server.creation import create_job
-from server.deps import BodyDep, Services, ServicesDep, VideoId, valid_id
+from server.deps import BodyDep, CallerDep, Services, ServicesDep, VideoId, valid_id
 from server.downloads import Download
 from server.errors import ContentUnavailable, InvalidRequest
 from server.jobs import TERMINAL, Job, JobStatus
@@ -43,13 +43,14 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("", openapi_extra=_CREATE_BODY)
-def create_video(body: BodyDep, services: ServicesDep, response: Response) -> Video:
+def create_video(body: BodyDep, caller: CallerDep, services: ServicesDep, response: Response) -> Video:
     """Accept a video. It survives a crash of the server from the moment of this answer."""
-    return _video(create_job(body.fields(), services), services, response)
+    return _video(create_job(body.fields(), caller, services), services, response)
 
 
 @router.get("")
 def list_videos(
+    caller: CallerDep,
     services: ServicesDep,
     after: str | None = None,
     limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = DEFAULT_PAGE,
@@ -60,37 +61,37 @@ def list_videos(
         cursor = None if after is None else valid_id(after)
     except JobNotFound as error:
         raise InvalidRequest("'after' must be the last_id of the page before.", param="after") from error
-    page = services.store.list(after=cursor, limit=limit, newest_first=order == "desc")
+    page = services.store.list(after=cursor, limit=limit, newest_first=order == "desc", owner=caller.owner)
     positions = {waiting.id: position for position, waiting in enumerate(services.store.waiting(), start=1)}
     return VideoList.of([Video.of(job, positions.get(job.id)) for job in page.jobs], has_more=page.has_more)
 
 
 @router.get("/{video_id}")
-def retrieve_video(video_id: VideoId, services: ServicesDep, response: Response) -> Video:
+def retrieve_video(video_id: VideoId, caller: CallerDep, services: ServicesDep, response: Response) -> Video:
     """Say how a video is doing."""
-    return _video(services.store.get(video_id), services, response)
+    return _video(services.store.get(video_id, caller.owner), services, response)
 
 
 @router.delete("/{video_id}")
-def delete_video(video_id: VideoId, services: ServicesDep) -> VideoDeleted:
+def delete_video(video_id: VideoId, caller: CallerDep, services: ServicesDep) -> VideoDeleted:
     """Delete a video and its files, and stop it if it is still being made."""
-    services.store.delete(video_id)
+    services.store.delete(video_id, caller.owner)
     return VideoDeleted(id=video_id)
 
 
 @router.post("/{video_id}/cancel")
-def cancel_video(video_id: VideoId, services: ServicesDep, response: Response) -> Video:
+def cancel_video(video_id: VideoId, caller: CallerDep, services: ServicesDep, response: Response) -> Video:
     """Stop a video: at once if it waits, after its current step if it is being made. A finished one stays."""
-    return _video(services.store.request_cancel(video_id), services, response)
+    return _video(services.store.request_cancel(video_id, caller.owner), services, response)
 
 
 @router.head("/{video_id}/content", include_in_schema=False)
 @router.get("/{video_id}/content", response_class=FileResponse, responses=_BYTES)
 def download_content(
-    video_id: VideoId, request: Request, services: ServicesDep, variant: Variant = Variant.VIDEO
+    video_id: VideoId, request: Request, caller: CallerDep, services: ServicesDep, variant: Variant = Variant.VIDEO
 ) -> Response:
     """Send a finished video, its thumbnail or its spritesheet; ranges and conditional requests are honoured."""
-    job = services.store.get(video_id)
+    job = services.store.get(video_id, caller.owner)
     if job.status is JobStatus.FAILED:
         reason = job.error.message if job.error else "unknown"
         raise ContentUnavailable(f"This video failed and has no content: {reason}", code="video_failed")
