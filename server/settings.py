@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = Field(
         default=50_000_000, description="Largest reference image, in pixels after decoding."
     )
+    allow_private_fetch: bool = Field(
+        default=False,
+        description="Let clients name addresses that are not public, for reference images and webhooks.",
+    )
     lease_s: PositiveFloat = Field(
         default=30.0, description="A worker that has not been heard of for so many seconds has lost its video."
     )
