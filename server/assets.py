@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import tempfile
@@ -11,8 +10,8 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
+from server.disk import written_whole
 from server.jobs import JOB_ID, JobId
 
 _INPUTS, _WORK = _UNFINISHED = ("inputs", "work")
@@ -54,7 +53,7 @@ class AssetStore:
     def put(self, job_id: JobId, variant: Variant, source: Path) -> None:
         """Store a copy of ``source``; what was there under that variant is replaced."""
         folder = self._folder(job_id)
-        with source.open("rb") as content, _written_whole(folder / variant.filename) as target:
+        with source.open("rb") as content, written_whole(folder / variant.filename) as target:
             shutil.copyfileobj(content, target, 1 << 20)
 
     def path(self, job_id: JobId, variant: Variant) -> Path:
@@ -71,7 +70,7 @@ class AssetStore:
     def save_input(self, job_id: JobId, name: str, chunks: Iterable[bytes]) -> Path:
         """Store an upload and return its file, which lives as long as the job."""
         path = self.input_path(job_id, name)
-        with _written_whole(path) as target:
+        with written_whole(path) as target:
             for chunk in chunks:
                 target.write(chunk)
         return path
@@ -130,29 +129,3 @@ def _touched_at(folder: Path) -> float:
         with contextlib.suppress(FileNotFoundError):
             times.append(path.stat().st_mtime)
     return max(times)
-
-
-@contextmanager
-def _written_whole(path: Path) -> Generator[BinaryIO]:
-    """Yield a file that appears at ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple, NewType
 
 from pipelines.types import GenerationRequest, Stage
+from server.ids import new_id, shape_of
 
 JobId = NewType("JobId", str)
 WorkerId = NewType("WorkerId", str)
@@ -130,7 +129,7 @@ class Job:
     starred: bool = False
 
 
-JOB_ID = re.compile(r"video_[0-9a-f]{48}")
+JOB_ID = shape_of("video_")
 """The shape of every job's id."""
 
 
@@ -144,9 +143,5 @@ class Waiting(NamedTuple):
 
 
 def new_job_id(created_at: float) -> JobId:
-    """Return ``video_`` and 48 hex digits, so that ids sort by creation to the microsecond.
-
-    The first 8 digits are the second, as in the hosted service's ids; the next 5 are the microsecond, the rest chance.
-    """
-    second, microsecond = divmod(int(created_at * 1_000_000), 1_000_000)
-    return JobId(f"video_{second:08x}{microsecond:05x}{secrets.token_hex(18)[1:]}")
+    """Return an id that sorts by creation."""
+    return JobId(new_id("video_", created_at))
