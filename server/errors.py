@@ -22,7 +22,8 @@ from pipelines.errors import (
     WeightsMissing,
 )
 from server.assets import AssetMissing
-from server.store import JobNotFound, QueueFull
+from server.intake import QueueFull
+from server.store import JobNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

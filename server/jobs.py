@@ -40,13 +40,23 @@ class JobError:
 
 @dataclass(frozen=True)
 class JobProgress:
-    """Where a running job is. ``percent`` covers all stages, 0 to 100; ``eta_s`` is seconds to completion."""
+    """Where a running job is.
+
+    Attributes:
+        stage: What it is at.
+        step: How many of the stage's ``total`` steps are done.
+        total: Steps of the stage.
+        percent: 0 to 100 over all stages.
+        eta_s: Seconds to completion, or None if nobody can tell.
+        preview: How many previews there have been; a new number means that there is a newer one to look at.
+    """
 
     stage: Stage
     step: int
     total: int
     percent: int
     eta_s: float | None = None
+    preview: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a repeated request is recognised: its body's digest, and the client's own key if it sent one."""
+    """How a repeated request is recognised.
+
+    Attributes:
+        digest: Of the path and the parameters, uploaded files included.
+        idempotency_key: The client's own name for the request, if it sent one.
+        is_retry: Whether the client says that it has sent the same before.
+    """
 
     digest: str
     idempotency_key: str | None = None
+    is_retry: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class Job:
         owner: Whose it is; nobody else sees it.
         group: Id of the variations or the batch that it belongs to.
         metadata: What the client wants to remember of it.
+        digest: That of the request that made it.
         expires_at: When its files go; None for never.
         starred: Kept when room is made for newer ones.
     """
@@ -124,7 +142,7 @@ class Job:
     group: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     origin: Origin | None = None
-    attempt: Attempt | None = None
+    digest: str | None = None
     expires_at: float | None = None
     starred: bool = False
 

@@ -26,10 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from server import database
-from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
+from server import database, intake
+from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
+from server.selection import NO_FILTER, Change, Filter
 from server.tables import job as jobs
-from server.tables import job_from, row_from
+from server.tables import job_from
 from server.tables import worker as workers_table
 
 CANCELLED = JobError("cancelled", "The video was cancelled.")
@@ -42,14 +43,6 @@ class JobNotFound(Exception):
     def __init__(self, job_id: JobId) -> None:
         super().__init__(f"no job {job_id}")
         self.job_id = job_id
-
-
-class QueueFull(Exception):
-    """As many jobs are waiting as may."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} jobs are waiting already")
-        self.limit = limit
 
 
 class Page(NamedTuple):
@@ -96,16 +89,36 @@ class JobStore:
         """Close every connection."""
         self._reads.dispose()
 
-    def add(self, job: Job, *, max_queued: int) -> None:
-        """Accept a job. When this returns, it survives a loss of power.
+    @property
+    def engine(self) -> Engine:
+        """The database, for the stores of other things; ``database.durable`` makes it writable."""
+        return self._reads
+
+    def add(self, *new: Job, max_queued: int, attempt: Attempt | None = None) -> tuple[Job, ...]:
+        """Accept the jobs of one request, all or none. When this returns, they survive a loss of power.
+
+        Returns:
+            The same jobs; or, if an earlier attempt at the same request has been accepted, those that it made.
 
         Raises:
-            QueueFull: ``max_queued`` jobs are waiting already.
+            QueueFull: More than ``max_queued`` jobs would be waiting.
+            KeyReused: The attempt's idempotency key belongs to another request.
+            KeySpent: What was made under that key has been deleted since.
         """
+        now = self._now()
         with self._writes.begin() as db:
-            if db.execute(select(func.count()).where(_IS_WAITING)).scalar_one() >= max_queued:
-                raise QueueFull(max_queued)
-            db.execute(insert(jobs).values(row_from(job)))
+            if attempt is not None:
+                earlier = intake.made_before(db, new[0].owner, attempt, now)
+                if earlier:
+                    return earlier
+                intake.note_key(db, new[0].owner, attempt, new[0], now)
+            intake.insert_jobs(db, new, max_queued=max_queued)
+        return new
+
+    def made_before(self, owner: Owner, attempt: Attempt) -> tuple[Job, ...]:
+        """Return what ``add`` would because of an earlier attempt; empty if there was none. Raises as it does."""
+        with self._reads.connect() as db:
+            return intake.made_before(db, owner, attempt, self._now())
 
     def get(self, job_id: JobId, owner: Owner | None = None) -> Job:
         """Return the job.
@@ -125,15 +138,13 @@ class JobStore:
         limit: int,
         newest_first: bool,
         owner: Owner | None = None,
-        group: str | None = None,
+        only: Filter = NO_FILTER,
     ) -> Page:
         """Return up to ``limit`` jobs in order of creation, those that follow ``after`` if it is given.
 
         Ids sort by creation, so ``after`` need not exist: clients delete what they list while they list it.
         """
-        query = select(jobs).where(_IS_SHOWN, _is_of(owner)).limit(limit + 1)
-        if group is not None:
-            query = query.where(jobs.c.group_id == group)
+        query = select(jobs).where(_IS_SHOWN, _is_of(owner), *only.conditions()).limit(limit + 1)
         query = query.order_by(jobs.c.id.desc() if newest_first else jobs.c.id.asc())
         if after is not None:
             query = query.where(jobs.c.id < after if newest_first else jobs.c.id > after)
@@ -152,6 +163,18 @@ class JobStore:
             if db.execute(hidden).rowcount == 0:
                 raise JobNotFound(job_id)
             self._cancel(db, job_id)
+
+    def change(self, job_id: JobId, change: Change, owner: Owner | None = None) -> Job:
+        """Change what a client may change of an accepted job, and return it.
+
+        Raises:
+            JobNotFound: It does not exist, or has been deleted.
+        """
+        changed = update(jobs).where(jobs.c.id == job_id, _IS_SHOWN, _is_of(owner))
+        with self._writes.begin() as db:
+            if values := change.values():
+                db.execute(changed.values(values))
+            return _get(db, job_id, owner)
 
     def request_cancel(self, job_id: JobId, owner: Owner | None = None) -> Job:
         """Stop the job: at once if it waits, after its current step if it runs. A finished one stays as it is.

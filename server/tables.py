@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import REAL, Column, Dialect, Double, Index, Integer, MetaData, RowMapping, Table, Text, TypeDecorator
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    TypeDecorator,
+)
 
 from pipelines.types import GenerationRequest
-from server.jobs import Attempt, Job, JobError, JobProgress, JobResult, JobStatus, Origin
+from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus, Origin
 
 
 class AsJson(TypeDecorator[Any]):
@@ -36,6 +50,9 @@ class AsJson(TypeDecorator[Any]):
 
 # Unix seconds. STRICT tables of SQLite know REAL only, which on other databases is too coarse by two minutes.
 Moment = Double[float]().with_variant(REAL(), "sqlite")
+
+# STRICT tables know INTEGER only, which in SQLite has 64 bits.
+Bytes = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
@@ -68,15 +85,16 @@ job = Table(
     Column("metadata", AsJson(Mapping[str, str]), nullable=False, server_default="{}"),
     Column("origin", AsJson(Origin)),
     Column("digest", Text),
-    Column("idempotency_key", Text),
     Column("expires_at", Moment),
     Column("starred", Integer, nullable=False, server_default="0"),
+    # Since when its files are gone although its row is there.
+    Column("purged_at", Moment),
     Index("job_by_owner", "owner", "id"),
     Index("job_by_group", "group_id"),
     Index("job_by_digest", "owner", "digest"),
-    Index("job_by_idempotency_key", "owner", "idempotency_key", unique=True),
     Index("job_by_age", "created_at", "seq"),
     Index("job_by_status", "status", "deleted_at"),
+    Index("job_by_expiry", "expires_at"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
@@ -90,12 +108,124 @@ worker = Table(
     Column("card", Text),
     Column("job", Text),
     Column("seen_at", Moment, nullable=False),
+    # Why it takes no jobs, if it does not.
+    Column("paused", Text),
+    sqlite_strict=True,
+)
+
+# Kept apart from the jobs: a key stays used although its video has been deleted.
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("used_at", Moment, nullable=False),
+    Index("idempotency_key_by_age", "used_at"),
+    sqlite_strict=True,
+)
+
+character = Table(
+    "character",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index("character_by_owner", "owner", "id"),
+    sqlite_strict=True,
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    # The owner of what is made with the key.
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("max_queued", Integer),
+    Column("created_at", Moment, nullable=False),
+    Column("revoked_at", Moment),
+    sqlite_strict=True,
+)
+
+timing = Table(
+    "timing",
+    metadata,
+    Column("card", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("use", Text, primary_key=True),
+    Column("frames", Integer, primary_key=True),
+    Column("height", Integer, primary_key=True),
+    Column("width", Integer, primary_key=True),
+    Column("steps", Integer, primary_key=True),
+    Column("stage_s", AsJson(Mapping[str, float]), nullable=False),
+    Column("peak_memory_bytes", Bytes, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    sqlite_strict=True,
+)
+
+event = Table(
+    "event",
+    metadata,
+    # The order in which events became visible, as SQLite has one writer at a time.
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("owner", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index("event_by_owner", "owner", "seq"),
+    Index("event_by_subject", "subject", "seq"),
+    Index("event_by_age", "created_at"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+webhook_endpoint = Table(
+    "webhook_endpoint",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", AsJson(tuple[str, ...]), nullable=False),
+    # In the clear: what signs cannot be a hash.
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    Column("old_secret_until", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Index("webhook_endpoint_by_owner", "owner", "seq"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("event", Integer, ForeignKey("event.seq", ondelete="CASCADE"), nullable=False),
+    Column("endpoint", Text, ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # None once it has arrived or has been given up.
+    Column("next_at", Moment),
+    Column("delivered_at", Moment),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Index("delivery_by_endpoint", "endpoint", "next_at"),
+    Index("delivery_by_event", "event", "endpoint", unique=True),
     sqlite_strict=True,
 )
 
 _STORED_AS_IS = (
     *("id", "model", "card", "priority", "request", "warnings", "created_at", "started_at", "completed_at"),
-    *("progress", "result", "error", "attempts", "worker", "owner", "metadata", "origin", "expires_at"),
+    *("progress", "result", "error", "attempts", "worker", "owner", "metadata", "origin", "digest", "expires_at"),
 )
 
 
@@ -106,18 +236,14 @@ def job_from(row: RowMapping) -> Job:
         status=JobStatus(row["status"]),
         cancel_requested=row["cancel_requested_at"] is not None,
         group=row["group_id"],
-        attempt=None if row["digest"] is None else Attempt(row["digest"], row["idempotency_key"]),
         starred=bool(row["starred"]),
     )
 
 
 def row_from(new: Job) -> dict[str, Any]:
     """Return the row of a job that nobody has worked on yet."""
-    attempt = new.attempt
     return {name: getattr(new, name) for name in _STORED_AS_IS} | {
         "status": new.status.value,
         "group_id": new.group,
-        "digest": attempt and attempt.digest,
-        "idempotency_key": attempt and attempt.idempotency_key,
         "starred": int(new.starred),
     }

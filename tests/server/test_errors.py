@@ -12,8 +12,9 @@ from starlette.requests import ClientDisconnect
 from pipelines.errors import BadOutput, InvalidImage, UnknownModel, UnsupportedOption, UnsupportedShape, WeightsMissing
 from server import errors
 from server.assets import AssetMissing
+from server.intake import QueueFull
 from server.jobs import JobId
-from server.store import JobNotFound, QueueFull
+from server.store import JobNotFound
 from server.telemetry import Metrics, Telemetry
 
 VIDEO = JobId("video_1")

@@ -13,9 +13,10 @@ from alembic.migration import MigrationContext
 
 from pipelines.types import Stage
 from server import database
+from server.intake import QueueFull
 from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId, new_job_id
 from server.settings import Settings
-from server.store import JobNotFound, JobStore, QueueFull, Renewal, WorkerInfo
+from server.store import JobNotFound, JobStore, Renewal, WorkerInfo
 from server.tables import metadata
 
 if TYPE_CHECKING:
