@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from pipelines.types import GenerationRequest
+from server.batch_types import BatchError, Counts, Refusal
 from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus, Origin
 
 
@@ -220,6 +221,66 @@ delivery = Table(
     Column("last_error", Text),
     Index("delivery_by_endpoint", "endpoint", "next_at"),
     Index("delivery_by_event", "event", "endpoint", unique=True),
+    sqlite_strict=True,
+)
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", Bytes, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    # Hidden from everybody; its content and then the row itself go as soon as no batch reads it.
+    Column("deleted_at", Moment),
+    Index("file_by_owner", "owner", "id"),
+    sqlite_strict=True,
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("metadata", AsJson(Mapping[str, str] | None)),
+    Column("output_expires_s", Integer),
+    Column("expires_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("in_progress_at", Moment),
+    Column("finalizing_at", Moment),
+    Column("completed_at", Moment),
+    Column("failed_at", Moment),
+    Column("expired_at", Moment),
+    Column("cancelling_at", Moment),
+    Column("cancelled_at", Moment),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("errors", AsJson(tuple[BatchError, ...]), nullable=False),
+    # Once the batch has ended; before, they are counted from the lines.
+    Column("counts", AsJson(Counts)),
+    Index("batch_by_owner", "owner", "id"),
+    Index("batch_by_status", "status"),
+    sqlite_strict=True,
+)
+
+batch_line = Table(
+    "batch_line",
+    metadata,
+    Column("batch", Text, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("custom_id", Text, nullable=False),
+    # Where the line is in the input file, in bytes.
+    Column("place", Bytes, nullable=False),
+    Column("job", Text),
+    # Why no job was made of it.
+    Column("refusal", AsJson(Refusal)),
+    Index("batch_line_by_job", "job"),
     sqlite_strict=True,
 )
 
