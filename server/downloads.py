@@ -27,20 +27,28 @@ class Download(FileResponse):
 
     @classmethod
     def of(cls, path: Path, variant: Variant, job_id: JobId, request_headers: Headers) -> Response:
+        """Return a finished file of a video, or 304 if the client has it."""
+        name = f"{job_id}{path.suffix}"
+        return cls.named(path, name, variant.media_type, tag=f"{job_id}-{variant}", request_headers=request_headers)
+
+    @classmethod
+    def named(cls, path: Path, name: str, media_type: str, *, tag: str, request_headers: Headers) -> Response:
         """Return the file, or 304 if the client has it.
 
         Args:
-            path: A finished file.
-            variant: Which one it is.
-            job_id: Part of the file's name for the user and of its ETag.
+            path: A file that never changes.
+            name: What it is called on the user's disk.
+            media_type: What it is.
+            tag: Tells it from all others.
             request_headers: May make the request conditional.
         """
         stat = path.stat()
-        headers = {"etag": f'"{job_id}-{variant}-{stat.st_size:x}"', "cache-control": "private, no-cache"}
+        headers = {"etag": f'"{tag}-{stat.st_size:x}"', "cache-control": "private, no-cache"}
+        # A browser that guesses could take an upload for a page of ours.
+        headers["x-content-type-options"] = "nosniff"
         if _names(request_headers.get("if-none-match", ""), headers["etag"]):
             return Response(status_code=304, headers=headers)
-        name = f"{job_id}{path.suffix}"
-        return cls(path, headers=headers, media_type=variant.media_type, filename=name, stat_result=stat)
+        return cls(path, headers=headers, media_type=media_type, filename=name, stat_result=stat)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, or the part of it that was asked for."""

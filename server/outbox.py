@@ -35,7 +35,12 @@ class EventType(StrEnum):
 
 
 WEBHOOK_TYPES = (
-    *(EventType.VIDEO_COMPLETED, EventType.VIDEO_FAILED, EventType.BATCH_COMPLETED, EventType.BATCH_FAILED),
+    *(
+        EventType.VIDEO_COMPLETED,
+        EventType.VIDEO_FAILED,
+        EventType.BATCH_COMPLETED,
+        EventType.BATCH_FAILED,
+    ),
     *(EventType.BATCH_EXPIRED, EventType.BATCH_CANCELLED),
 )
 """Those that webhooks deliver: the hosted service's names. The others are for event streams."""
@@ -63,13 +68,25 @@ def emit(db: Connection, kind: EventType, subject: str, *, owner: Owner, now: fl
 
     ``db`` is the open transaction in which it happens.
     """
-    row = {"id": f"evt_{secrets.token_hex(24)}", "owner": owner, "type": kind, "subject": subject, "created_at": now}
+    row = {
+        "id": f"evt_{secrets.token_hex(24)}",
+        "owner": owner,
+        "type": kind,
+        "subject": subject,
+        "created_at": now,
+    }
     seq = db.execute(insert(events).values(row).returning(events.c.seq)).scalar_one()
     if kind not in WEBHOOK_TYPES:
         return
     wanted = select(endpoints.c.id, endpoints.c.event_types).where(endpoints.c.owner == owner)
     due = [
-        {"id": f"wh_{secrets.token_hex(24)}", "event": seq, "endpoint": endpoint, "attempts": 0, "next_at": now}
+        {
+            "id": f"wh_{secrets.token_hex(24)}",
+            "event": seq,
+            "endpoint": endpoint,
+            "attempts": 0,
+            "next_at": now,
+        }
         for endpoint, types in db.execute(wanted)
         if kind in types
     ]

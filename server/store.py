@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Update,
     and_,
     delete,
     func,
@@ -26,8 +27,9 @@ from sqlalchemy import (
     update,
 )
 
-from server import database, intake
+from server import database, intake, outbox
 from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
+from server.outbox import EventType
 from server.selection import NO_FILTER, Change, Filter
 from server.tables import job as jobs
 from server.tables import job_from
@@ -113,6 +115,8 @@ class JobStore:
                     return earlier
                 intake.note_key(db, new[0].owner, attempt, new[0], now)
             intake.insert_jobs(db, new, max_queued=max_queued)
+            for job in new:
+                outbox.emit(db, EventType.VIDEO_CREATED, job.id, owner=job.owner, now=now)
         return new
 
     def made_before(self, owner: Owner, attempt: Attempt) -> tuple[Job, ...]:
@@ -158,11 +162,14 @@ class JobStore:
         Raises:
             JobNotFound: It does not exist, or has been deleted before.
         """
+        now = self._now()
         with self._writes.begin() as db:
-            hidden = update(jobs).where(jobs.c.id == job_id, _IS_SHOWN, _is_of(owner)).values(deleted_at=self._now())
-            if db.execute(hidden).rowcount == 0:
+            hidden = update(jobs).where(jobs.c.id == job_id, _IS_SHOWN, _is_of(owner)).values(deleted_at=now)
+            row = db.execute(hidden.returning(jobs.c.owner)).one_or_none()
+            if row is None:
                 raise JobNotFound(job_id)
             self._cancel(db, job_id)
+            outbox.emit(db, EventType.VIDEO_DELETED, job_id, owner=Owner(row.owner), now=now)
 
     def change(self, job_id: JobId, change: Change, owner: Owner | None = None) -> Job:
         """Change what a client may change of an accepted job, and return it.
@@ -235,7 +242,7 @@ class JobStore:
             )
         )
         with self._writes.begin() as db:
-            return _get(db, job_id) if db.execute(taken).rowcount else None
+            return _get(db, job_id) if self._make(db, taken, EventType.VIDEO_STARTED) else None
 
     def renew(self, job_id: JobId, worker: WorkerId, lease_s: float, progress: JobProgress | None) -> Renewal:
         """Hold the job for another ``lease_s`` seconds and note its progress, unless it is None."""
@@ -264,7 +271,7 @@ class JobStore:
         """Give the job back to the queue as if it had not been claimed; False if it is not this worker's any more."""
         returned = update(jobs).where(_is_held(job_id, worker)).values(**_QUEUED, attempts=jobs.c.attempts - 1)
         with self._writes.begin() as db:
-            return db.execute(returned).rowcount == 1
+            return self._make(db, returned, EventType.VIDEO_REQUEUED) == 1
 
     def requeue_lost(self, *, max_attempts: int) -> int:
         """Free the jobs whose lease has run out, and return how many there were.
@@ -324,15 +331,17 @@ class JobStore:
         now = self._now()
         ended = {"status": JobStatus.FAILED, "error": CANCELLED, "completed_at": now, "cancel_requested_at": now}
         mine = jobs.c.id == job_id
-        db.execute(update(jobs).where(mine, jobs.c.status == JobStatus.QUEUED).values(ended))
+        stopped = update(jobs).where(mine, jobs.c.status == JobStatus.QUEUED).values(ended)
+        self._make(db, stopped, EventType.VIDEO_FAILED)
         running = and_(mine, jobs.c.status == JobStatus.IN_PROGRESS, jobs.c.cancel_requested_at.is_(None))
         db.execute(update(jobs).where(running).values(cancel_requested_at=now))
 
     def _end(self, job_id: JobId, worker: WorkerId, **values: object) -> bool:
         ended = update(jobs).where(_is_held(job_id, worker))
         ended = ended.values(completed_at=self._now(), lease_until=None, **values)
+        kind = EventType.VIDEO_COMPLETED if values["status"] is JobStatus.COMPLETED else EventType.VIDEO_FAILED
         with self._writes.begin() as db:
-            return db.execute(ended).rowcount == 1
+            return self._make(db, ended, kind) == 1
 
     def _free(self, is_lost: ColumnElement[bool], max_attempts: int) -> int:
         lost = and_(jobs.c.status == JobStatus.IN_PROGRESS, is_lost)
@@ -345,7 +354,17 @@ class JobStore:
         used_up = update(jobs).where(lost, jobs.c.attempts >= max_attempts).values(**failed, error=WORKER_LOST)
         again = update(jobs).where(lost).values(**_QUEUED)
         with self._writes.begin() as db:
-            return sum(db.execute(transition).rowcount for transition in (stopped, used_up, again))
+            ended = sum(self._make(db, transition, EventType.VIDEO_FAILED) for transition in (stopped, used_up))
+            return ended + self._make(db, again, EventType.VIDEO_REQUEUED)
+
+    def _make(self, db: Connection, transition: Update, kind: EventType) -> int:
+        """Make a transition and write down that it happened; return how many jobs it was made by."""
+        rows = db.execute(transition.returning(jobs.c.id, jobs.c.owner, jobs.c.deleted_at)).all()
+        for row in rows:
+            # Who deleted a video has been told of its end.
+            if row.deleted_at is None:
+                outbox.emit(db, kind, row.id, owner=Owner(row.owner), now=self._now())
+        return len(rows)
 
 
 _IS_SHOWN = jobs.c.deleted_at.is_(None)
