@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pipelines.card import ModelCard
-from pipelines.types import Audio, Frames, GenerationRequest, Report
+from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep
 
 Conditioning = TypeVar("Conditioning")
 Latents = TypeVar("Latents")
@@ -38,15 +38,21 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
 
     @abstractmethod
     def encode(self, request: GenerationRequest) -> Conditioning:
-        """Turn words and pictures into what the denoiser attends to.
+        """Turn words and pictures into what the denoiser attends to, once for all windows.
 
         Raises:
             InvalidImage: A condition's picture cannot be read.
         """
 
     @abstractmethod
-    def denoise(self, request: GenerationRequest, conditioning: Conditioning, report: Report) -> Latents:
-        """Sample latents; ``report`` is called after every step and may raise ``Cancelled``.
+    def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Latents:
+        """Sample the latents of one window, ``request.shape`` being the window's.
+
+        Args:
+            request: What to make; ``conditions`` and ``seed`` are the window's.
+            conditioning: What ``encode`` made of the whole request, whose pictures the first window passes through.
+            given: Frames that the window begins with or makes anew.
+            on_step: Called after every step; may raise ``Cancelled``.
 
         Raises:
             BadOutput: The latents are not finite.
@@ -54,7 +60,7 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
 
     @abstractmethod
     def decode(self, request: GenerationRequest, latents: Latents) -> Iterator[Frames]:
-        """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order, ``request.shape.frames`` in all."""
+        """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order: all of ``request.shape.frames``, given ones too."""
 
     def audio(self, request: GenerationRequest, latents: Latents) -> Audio | None:
         """Return the clip's sound, or None if the model makes none."""

@@ -3,61 +3,35 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from pipelines.errors import UnsupportedOption, UnsupportedShape
-from pipelines.types import GenerationRequest, ImageCondition, SourceClip, VideoShape
+from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
+from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
+from pipelines.types import GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
 
 Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend"]
 
-MAX_SECONDS = 20.0
+# The longest that a clip may become by extensions, and the most of a source that is edited.
+MAX_TOTAL_SECONDS = 120.0
 MIN_SIDE, MAX_SIDE = 64, 2048
 # A size may be reached by cropping at most this share of the native picture; more would cut the subject.
 MAX_CROP = 0.25
 MAX_SEED = 2**32 - 1
 MAX_PROMPT = 32_000
-
-
-class FrameSize(BaseModel):
-    """Width and height in pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    width: PositiveInt
-    height: PositiveInt
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-class ShapeRules(BaseModel):
-    """Which clips the model makes. A frame count is valid if it is ``frame_stride * k + 1`` within the bounds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    sizes: tuple[FrameSize, ...] = Field(min_length=1, description="Native sizes, the default first.")
-    fps: PositiveInt
-    frame_stride: PositiveInt
-    min_frames: PositiveInt
-    max_frames: PositiveInt
-
-    @model_validator(mode="after")
-    def _bounds_are_valid_counts(self) -> ShapeRules:
-        for frames in (self.min_frames, self.max_frames):
-            if (frames - 1) % self.frame_stride:
-                raise ValueError(f"{frames} frames is not {self.frame_stride}k+1")
-        return self
-
-    def frames_for(self, wanted: int) -> int:
-        """Return the smallest valid count that is at least ``wanted``, within the bounds."""
-        steps = -(-(wanted - 1) // self.frame_stride)
-        return min(max(steps * self.frame_stride + 1, self.min_frames), self.max_frames)
-
-    def nearest(self, width: int, height: int) -> FrameSize:
-        """Return the native size whose aspect is closest."""
-        return min(self.sizes, key=lambda size: crop_share(size, width, height))
 
 
 class Sampling(BaseModel):
@@ -69,6 +43,9 @@ class Sampling(BaseModel):
     guidance_scale: PositiveFloat
     max_guidance_scale: PositiveFloat = 20.0
     negative_prompt: str = ""
+    edit_strength: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.7, description="How far an edit goes from its source if nobody says: 0 keeps it, 1 forgets it."
+    )
 
 
 class Licence(BaseModel):
@@ -111,6 +88,9 @@ class Wish:
     guidance_scale: float | None = None
     conditions: tuple[ImageCondition, ...] = ()
     source: SourceClip | None = None
+    """What to edit or to extend; ``seconds`` and ``num_frames`` are then the length of what is new."""
+    strength: float | None = None
+    """How far an edit may go from its source."""
     references: tuple[Path, ...] = ()
 
 
@@ -135,8 +115,17 @@ class ModelCard(BaseModel):
     shape: ShapeRules
     sampling: Sampling
     capabilities: frozenset[Capability]
+    max_references: NonNegativeInt = Field(default=0, description="How many given characters a clip can show.")
     created: PositiveInt = Field(description="Unix time of the weights' publication.")
     options: dict[str, JsonValue] = Field(default_factory=dict, description="What only the family understands.")
+
+    @model_validator(mode="after")
+    def _capabilities_are_backed(self) -> ModelCard:
+        if bool(self.max_references) != ("references" in self.capabilities):
+            raise ValueError("max_references and the capability references belong together")
+        if "extend" in self.capabilities and not self.shape.overlap:
+            raise ValueError("a model that extends clips needs an overlap")
+        return self
 
     def resolve(self, wish: Wish) -> Resolved:
         """Apply the card's defaults and rules.
@@ -147,31 +136,48 @@ class ModelCard(BaseModel):
         """
         warnings: list[str] = []
         self._check_conditions(wish.conditions)
-        width, height = self._size(wish.size)
-        native = self.shape.nearest(width, height)
+        self._check_references(wish.references)
+        self._check_source(wish.source, warnings)
         self._check_fps(wish.fps)
-        made, delivered = self._frames(wish, warnings)
+        width, height = self._size(wish, warnings)
+        native = self.shape.nearest(width, height)
+        new, delivered = self._frames(wish, warnings)
+        windows = self._windows(new, wish.source, warnings)
         if (width, height) != (native.width, native.height):
             warnings.append(f"generated at {native} and scaled to {width}x{height}")
         request = GenerationRequest(
             prompt=wish.prompt,
             negative_prompt=self._negative_prompt(wish.negative_prompt),
-            shape=VideoShape(made, native.height, native.width, self.shape.fps),
+            shape=VideoShape(sum(w.new for w in windows), native.height, native.width, self.shape.fps),
             delivery=VideoShape(delivered, height, width, self.shape.fps),
             seed=self._seed(wish.seed),
             num_inference_steps=self._steps(wish.num_inference_steps),
             guidance_scale=self._guidance(wish.guidance_scale),
             conditions=wish.conditions,
-            source=wish.source,
+            source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
+            windows=windows if wish.source or len(windows) > 1 else (),
         )
         return Resolved(request, tuple(warnings))
 
-    def _size(self, wanted: tuple[int, int] | None) -> tuple[int, int]:
-        if wanted is None:
+    def _size(self, wish: Wish, warnings: list[str]) -> tuple[int, int]:
+        if wish.size is not None:
+            self._check_size(*wish.size)
+            return wish.size
+        if wish.source is None:
             return self.shape.sizes[0].width, self.shape.sizes[0].height
-        width, height = wanted
-        for side in wanted:
+        width, height = wish.source.shape.width, wish.source.shape.height
+        try:
+            self._check_size(width, height)
+        except UnsupportedShape:
+            # A file from elsewhere has whatever size it has; it is for us to find the nearest.
+            native = self.shape.nearest(width, height)
+            warnings.append(f"the source is {width}x{height}, which {self.id} does not make; the result is {native}")
+            return native.width, native.height
+        return width, height
+
+    def _check_size(self, width: int, height: int) -> None:
+        for side in (width, height):
             if not MIN_SIDE <= side <= MAX_SIDE:
                 raise UnsupportedShape(
                     f"size {width}x{height}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels.", param="size"
@@ -184,31 +190,61 @@ class ModelCard(BaseModel):
             raise UnsupportedShape(
                 f"{self.id} makes {native_sizes}; {width}x{height} is too far from these proportions.", param="size"
             )
-        return width, height
 
     def _frames(self, wish: Wish, warnings: list[str]) -> tuple[int, int]:
-        """Return frames to make and frames to deliver."""
+        """Return how many new frames are wanted and how many the file will have."""
+        if wish.source is None:
+            new = self._new_frames(wish, warnings)
+            return new, new
+        there = wish.source.frames_at(self.shape.fps)
+        if wish.source.use == "extend":
+            new = self._new_frames(wish, warnings)
+            total = there + new
+            if total > MAX_TOTAL_SECONDS * self.shape.fps:
+                raise UnsupportedShape(
+                    f"The clip has {there / self.shape.fps:g} seconds; with {new / self.shape.fps:g} more it would be "
+                    f"longer than {MAX_TOTAL_SECONDS:g}.",
+                    param="seconds",
+                )
+            return new, total
+        longest = int(MAX_TOTAL_SECONDS * self.shape.fps) if self.shape.overlap else self.shape.max_frames
+        if there > longest:
+            warnings.append(f"only the first {longest / self.shape.fps:g} seconds of the source are edited")
+        return min(there, longest), min(there, longest)
+
+    def _new_frames(self, wish: Wish, warnings: list[str]) -> int:
         rules = self.shape
         if wish.num_frames is not None:
-            if rules.frames_for(wish.num_frames) != wish.num_frames:
-                raise UnsupportedShape(
-                    f"num_frames must be {rules.frame_stride}k+1 from {rules.min_frames} to {rules.max_frames}; "
-                    f"the closest to {wish.num_frames} is {rules.frames_for(wish.num_frames)}.",
-                    param="num_frames",
-                )
-            return wish.num_frames, wish.num_frames
-        longest = rules.max_frames // rules.fps
-        if wish.seconds is None:
-            seconds = min(4.0, float(longest))
-        else:
-            seconds = wish.seconds
-            if not 1.0 <= seconds <= MAX_SECONDS:
-                raise UnsupportedShape(f"seconds must be between 1 and {MAX_SECONDS:g}.", param="seconds")
-        if seconds > longest:
-            warnings.append(f"{self.id} makes at most {longest} seconds; {seconds:g} were asked for")
-            seconds = float(longest)
-        wanted = round(seconds * rules.fps)
-        return rules.frames_for(wanted), wanted
+            self._check_num_frames(wish.num_frames)
+            return wish.num_frames
+        seconds = min(4.0, rules.max_seconds) if wish.seconds is None else wish.seconds
+        if not 1.0 <= seconds <= MAX_SECONDS:
+            raise UnsupportedShape(f"seconds must be between 1 and {MAX_SECONDS:g}.", param="seconds")
+        if seconds > rules.max_seconds:
+            warnings.append(f"{self.id} makes at most {rules.max_seconds:g} seconds; {seconds:g} were asked for")
+            seconds = rules.max_seconds
+        return round(seconds * rules.fps)
+
+    def _check_num_frames(self, wanted: int) -> None:
+        rules = self.shape
+        most = max(rules.max_frames, int(rules.max_seconds * rules.fps))
+        closest = min(max(wanted, rules.min_frames), most)
+        closest -= (closest - 1) % rules.frame_stride
+        if closest != wanted:
+            most -= (most - 1) % rules.frame_stride
+            raise UnsupportedShape(
+                f"num_frames must be {rules.frame_stride}k+1 from {rules.min_frames} to {most}; "
+                f"the closest to {wanted} is {closest}.",
+                param="num_frames",
+            )
+
+    def _windows(self, wanted: int, source: SourceClip | None, warnings: list[str]) -> tuple[Window, ...]:
+        extends = source is not None and source.use == "extend"
+        before = source.frames_at(self.shape.fps) if source and extends else 0
+        windows = self.shape.windows_for(wanted, before=before)
+        if len(windows) > 1:
+            warnings.append(f"made in {len(windows)} windows, each of which goes on from the one before")
+        return windows
 
     def _check_fps(self, fps: int | None) -> None:
         if fps is not None and fps != self.shape.fps:
@@ -218,7 +254,37 @@ class ModelCard(BaseModel):
         for condition in conditions:
             needed: Capability = "first_frame" if condition.frame == 0 else "last_frame"
             if needed not in self.capabilities:
-                raise UnsupportedOption(f"{self.id} takes no reference image.", param="input_reference")
+                raise MissingCapability(
+                    f"{self.id} takes no reference image.", param="input_reference", capability=needed
+                )
+
+    def _check_references(self, references: tuple[Path, ...]) -> None:
+        if references and not self.max_references:
+            raise MissingCapability(
+                f"{self.id} cannot show a given character.", param="characters", capability="references"
+            )
+        if len(references) > self.max_references:
+            raise UnsupportedOption(
+                f"{self.id} takes at most {self.max_references} character{'s' if self.max_references > 1 else ''} "
+                f"at a time; {len(references)} were given.",
+                param="characters",
+            )
+
+    def _check_source(self, source: SourceClip | None, warnings: list[str]) -> None:
+        if source is None:
+            return
+        if source.use not in self.capabilities:
+            verb = "edit" if source.use == "edit" else "extend"
+            raise MissingCapability(f"{self.id} cannot {verb} videos.", param="video", capability=source.use)
+        if source.shape.fps != self.shape.fps:
+            warnings.append(f"the source has {source.shape.fps} frames per second; the result has {self.shape.fps}")
+
+    def _strength(self, wanted: float | None) -> float:
+        if wanted is None:
+            return self.sampling.edit_strength
+        if not 0 < wanted <= 1:
+            raise UnsupportedOption("strength must be above 0 and at most 1.", param="strength")
+        return wanted
 
     def _negative_prompt(self, wanted: str | None) -> str:
         if wanted and "negative_prompt" not in self.capabilities:
@@ -247,9 +313,3 @@ class ModelCard(BaseModel):
         if not 0 <= wanted <= limit:
             raise UnsupportedOption(f"guidance_scale must be between 0 and {limit:g}.", param="guidance_scale")
         return wanted
-
-
-def crop_share(native: FrameSize, width: int, height: int) -> float:
-    """Return the share of the native picture that is lost when it is cropped to ``width`` : ``height``."""
-    ratio = (native.width * height) / (native.height * width)
-    return 1 - min(ratio, 1 / ratio)

@@ -1,43 +1,151 @@
-"""The one loop over the stages, the same for every family."""
+"""The one loop over the stages, the same for every family.
+
+A clip that is longer than the model makes in one go is made in windows: each goes on from the last frames of what is
+there, be that a window before it or the source of an extension.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from pipelines import footage, seam
 from pipelines.base import VideoPipeline
 from pipelines.errors import BadOutput
-from pipelines.types import Clip, Frames, GenerationRequest, Progress, Report, Stage
+from pipelines.types import (
+    Clip,
+    Frames,
+    GenerationRequest,
+    Given,
+    Progress,
+    Report,
+    Show,
+    Sketch,
+    Stage,
+    Step,
+    Window,
+)
 
 # A clip whose brightest and darkest values are this close, out of 255, shows nothing.
 FLAT = 3
 
 
-def generate(pipeline: VideoPipeline[Any, Any], request: GenerationRequest, report: Report) -> Clip:
+def unseen(sketch: Sketch) -> None:
+    """Show sketches to nobody."""
+    del sketch
+
+
+def generate(
+    pipeline: VideoPipeline[Any, Any], request: GenerationRequest, report: Report, show: Show = unseen
+) -> Clip:
     """Make a clip.
 
-    Encoding and denoising are done when this returns; decoding happens while the clip's chunks are read.
+    Encoding, and denoising of the first window, are done when this returns; the rest happens while the clip's chunks
+    are read. An extension's chunks are its new frames alone; ``media.write_clip`` puts the source in front.
 
     Args:
         pipeline: A loaded model.
         request: What to make; its shape is valid for the model's card.
-        report: Called at the start of every stage with step 0 and after each of its steps. Whatever it raises ends
-            the clip at once and leaves the pipeline usable.
+        report: Called at the start of every stage with step 0 and after each of its steps; steps of denoising and
+            decoding count over all windows. Whatever it raises ends the clip at once and leaves the pipeline usable.
+        show: Given a sketch of the window that is being made after each of its steps.
 
     Raises:
         PipelineError: The clip cannot be made.
     """
     report(Progress(Stage.ENCODE, 0, 1))
-    conditioning = pipeline.encode(request)
+    run = _Run(pipeline, request, pipeline.encode(request), report, show)
+    given = Given(_before(request), _edited(request, 0))
     report(Progress(Stage.ENCODE, 1, 1))
-    report(Progress(Stage.DENOISE, 0, request.num_inference_steps))
-    latents = pipeline.denoise(request, conditioning, report)
-    del conditioning
-    chunks = _decoded(pipeline.decode(request, latents), request, report)
-    return Clip(request.shape, chunks, pipeline.audio(request, latents), pipeline.facts)
+    latents = run.denoise(0, given)
+    audio = pipeline.audio(request, latents) if len(request.pieces) == 1 else None
+    chunks = _checked(run.frames(latents, given), request, report)
+    return Clip(request.shape, chunks, audio, pipeline.facts)
 
 
-def _decoded(chunks: Iterator[Frames], request: GenerationRequest, report: Report) -> Iterator[Frames]:
+class _Run(NamedTuple):
+    """One clip on its way through its windows."""
+
+    pipeline: VideoPipeline[Any, Any]
+    request: GenerationRequest
+    conditioning: Any
+    report: Report
+    show: Show
+
+    def denoise(self, index: int, given: Given) -> Any:
+        """Return the latents of a window."""
+        per_window = self.request.num_inference_steps
+        total = per_window * len(self.request.pieces)
+
+        def on_step(step: Step) -> None:
+            self.show(step.sketch)
+            self.report(Progress(Stage.DENOISE, index * per_window + step.number, total))
+
+        if index == 0:
+            self.report(Progress(Stage.DENOISE, 0, total))
+        return self.pipeline.denoise(piece(self.request, index), self.conditioning, given, on_step)
+
+    def frames(self, latents: Any, given: Given) -> Iterator[Frames]:
+        """Yield the new frames of all windows in order, from the first one's latents."""
+        windows = self.request.pieces
+        for index in range(len(windows)):
+            if index > 0:
+                latents = self.denoise(index, given)
+            follows = windows[index + 1].overlap if index + 1 < len(windows) else 0
+            last = [] if given.before is None else [given.before]
+            made = self.pipeline.decode(piece(self.request, index), latents)
+            for chunk in seam.continued(made, given.before):
+                last = _last(follows, [*last, chunk])
+                yield chunk
+            given = Given(np.concatenate(last) if follows else None, _edited(self.request, index + 1))
+
+
+def piece(request: GenerationRequest, index: int) -> GenerationRequest:
+    """Return what the model is asked for in one window: its frames, its share of the pictures, noise of its own."""
+    window, start = request.pieces[index], _start(request.pieces, index)
+    seed = request.seed
+    if index > 0:
+        seed = int.from_bytes(blake2b(f"{seed}/{index}".encode(), digest_size=4).digest())
+    conditions = tuple(
+        replace(condition, frame=condition.frame - start)
+        for condition in request.conditions
+        if start + window.overlap <= condition.frame < start + window.frames
+    )
+    shape = request.shape._replace(frames=window.frames)
+    return replace(request, shape=shape, seed=seed, conditions=conditions, windows=(window,))
+
+
+def _start(windows: tuple[Window, ...], index: int) -> int:
+    """Return the index of a window's first frame, counted from the first new frame of the clip."""
+    return sum(window.new for window in windows[:index]) - windows[index].overlap
+
+
+def _before(request: GenerationRequest) -> Frames | None:
+    """Return the frames of its source that an extension goes on from."""
+    if request.source is None or not request.kept_frames:
+        return None
+    overlap = request.pieces[0].overlap
+    return footage.read(request.source, request.shape._replace(frames=overlap), start=request.kept_frames - overlap)
+
+
+def _edited(request: GenerationRequest, index: int) -> Frames | None:
+    """Return the frames of its source that a window of an edit makes anew."""
+    if request.source is None or request.source.use != "edit" or index >= len(request.pieces):
+        return None
+    shape = request.shape._replace(frames=request.pieces[index].frames)
+    return footage.read(request.source, shape, start=_start(request.pieces, index))
+
+
+def _last(count: int, chunks: list[Frames]) -> list[Frames]:
+    """Return the last ``count`` frames of chunks that follow each other, as one chunk; no chunk for none."""
+    return [np.concatenate(chunks)[-count:]] if count else []
+
+
+def _checked(chunks: Iterator[Frames], request: GenerationRequest, report: Report) -> Iterator[Frames]:
     """Pass chunks on, with progress in frames; refuse a clip that shows nothing."""
     total, done = request.shape.frames, 0
     darkest, brightest = 255, 0

@@ -4,6 +4,7 @@ PipelineError
  ├─ UnknownModel       no card of that name
  ├─ UnsupportedShape   the card cannot make that size, length or frame rate
  ├─ UnsupportedOption  the card does not honour a parameter that was asked for
+ │   └─ MissingCapability  because its model cannot do such things at all
  ├─ InvalidImage       an input image cannot be read
  ├─ WeightsMissing     the card is known, its weights are not here
  ├─ OutOfMemory        the device is too small for the plan
@@ -43,6 +44,14 @@ class UnsupportedOption(PipelineError):
     """The model does not honour this parameter."""
 
     code = "unsupported_option"
+
+
+class MissingCapability(UnsupportedOption):
+    """The model cannot do this at all; ``capability`` is the word on the cards of those that can."""
+
+    def __init__(self, message: str, *, param: str, capability: str) -> None:
+        super().__init__(message, param=param)
+        self.capability = capability
 
 
 class InvalidImage(PipelineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -20,13 +21,15 @@ from pydantic import JsonValue
 
 from pipelines.card import ModelCard
 from pipelines.errors import BadOutput
-from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, Report, Stage, VideoShape
+from pipelines.footage import cover, frames, retime
+from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, Report, SourceClip, Stage, VideoShape
 
 # The package has no type information.
 _ffmpeg: Any = imageio_ffmpeg
 # Visually lossless at any size that these models make.
 CRF = 16
 THUMBNAIL_SIDE = 640
+PREVIEW_SIDE = 320
 SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE = 4, 4, 320
 METADATA_KEY = "homereel"
 
@@ -53,12 +56,25 @@ def provenance(request: GenerationRequest, card: ModelCard, facts: Mapping[str, 
         "num_frames": request.delivery.frames,
         "native_frames": request.shape.frames,
         "fps": request.delivery.fps,
+        "source": request.source and _source(request.source),
+        "references": [path.name for path in request.references],
+        "windows": [{"frames": w.frames, "overlap": w.overlap} for w in request.windows],
         "conditions": [{"frame": c.frame, "fit": c.fit, "file": c.path.name} for c in request.conditions],
         "model": card.id,
         "revision": card.weights.revision,
         "weights": card.weights.repo or card.weights.package,
         "licence": card.licence.id,
         "facts": dict(facts),
+    }
+
+
+def _source(source: SourceClip) -> dict[str, JsonValue]:
+    return {
+        "file": source.path.name,
+        "use": source.use,
+        "strength": source.strength if source.use == "edit" else None,
+        "prompt": source.prompt,
+        "num_frames": source.shape.frames,
     }
 
 
@@ -74,7 +90,8 @@ def write_clip(
 
     Args:
         clip: Read to its end. Frames past ``request.delivery.frames`` are left out.
-        request: Says which size the file has: the clip is scaled to cover it and the overhang is cropped.
+        request: Says which size the file has: the clip is scaled to cover it and the overhang is cropped. An
+            extension's file begins with the frames of its source, which go from file to file.
         path: Written only when everything has been encoded.
         metadata: Stored in the file as JSON, or None to store nothing.
         report: Told when muxing begins and ends; may raise ``Cancelled`` at any frame.
@@ -84,28 +101,36 @@ def write_clip(
     """
     temporary = path.with_name(f".{path.name}.partial")
     with _sound_file(clip.audio, path.parent) as sound, _metadata_file(metadata, path.parent) as notes:
-        command = _encode_command(clip.shape, request.delivery, sound, notes)
-        _pipe(command, temporary, clip.chunks, request.delivery.frames, report)
+        command = _encode_command(clip.shape, request, sound, notes)
+        _pipe(command, temporary, clip.chunks, request.delivery.frames - request.kept_frames, report)
     temporary.replace(path)
     report(Progress(Stage.MUX, 1, 1))
 
 
-def _encode_command(source: VideoShape, target: VideoShape, sound: Path | None, notes: Path) -> list[str]:
-    scale = (
-        f"scale={target.width}:{target.height}:force_original_aspect_ratio=increase:force_divisible_by=2"
-        f":flags=bicubic+accurate_rnd+full_chroma_int:in_range=full:out_range=tv:out_color_matrix=bt709,"
-        f"crop={target.width}:{target.height}:exact=1,format=yuv420p,"
-        "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
-    )
+def _encode_command(made: VideoShape, request: GenerationRequest, sound: Path | None, notes: Path) -> list[str]:
+    target = request.delivery
     command = [_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", source.size, "-r", str(source.fps), "-i", "pipe:0"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", made.size, "-r", str(made.fps), "-i", "pipe:0"]
     command += ["-f", "ffmetadata", "-i", str(notes)]
     command += ["-i", str(sound)] if sound else []
-    command += ["-map", "0:v", "-map_metadata", "1"]
+    command += ["-i", str(request.source.path)] if request.source and request.kept_frames else []
+    command += ["-filter_complex", _filters(request, source_input=3 if sound else 2)]
+    command += ["-map", "[out]", "-map_metadata", "1"]
     command += ["-map", "2:a", "-c:a", "aac", "-b:a", "192k"] if sound else []
-    command += ["-vf", scale, "-c:v", "libx264", "-profile:v", "high", "-preset", "medium", "-crf", str(CRF)]
+    command += ["-c:v", "libx264", "-profile:v", "high", "-preset", "medium", "-crf", str(CRF)]
     command += ["-fps_mode", "cfr", "-r", str(target.fps)]
     return [*command, "-movflags", "+faststart", "-f", "mp4"]
+
+
+def _filters(request: GenerationRequest, source_input: int) -> str:
+    """Return ffmpeg's graph from the frames that come in to ``[out]``, an extension's source first."""
+    target = request.delivery
+    fit = f"{cover(target.width, target.height, to_rgb=False)},format=yuv420p"
+    colours = "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+    if request.source is None or not request.kept_frames:
+        return f"[0:v]{fit},{colours}[out]"
+    there = f"[{source_input}:v:0]{retime(request.source, target.fps)},{fit},setsar=1[there]"
+    return f"{there};[0:v]{fit},setsar=1[new];[there][new]concat=n=2:v=1:a=0,{colours}[out]"
 
 
 def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int, report: Report) -> None:
@@ -165,25 +190,41 @@ def _metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Ge
         yield Path(file.name)
 
 
-def frames(video: Path) -> Iterator[Frames]:
-    """Yield the frames of a video one by one, each ``(height, width, 3)``."""
-    # Not imageio's own reader, which leaves its pipes open. Every PPM picture says how large it is.
-    command = [_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-i", str(video)]
-    command += ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own program
-        assert process.stdout is not None  # noqa: S101 - for the type checker
-        while process.stdout.readline() == b"P6\n":
-            width, height = (int(side) for side in process.stdout.readline().split())
-            process.stdout.readline()
-            raw = process.stdout.read(3 * width * height)
-            yield np.frombuffer(raw, dtype=np.uint8).reshape(height, width, 3)
-
-
 def _all_frames(video: Path) -> list[Frames]:
     every = list(frames(video))
     if not every:
         raise BadOutput(f"{video.name} is not a video")
     return every
+
+
+def still(video: Path, into: Path) -> None:
+    """Write the sharpest frame of a clip's middle half as PNG: what a character's clip is remembered by.
+
+    Raises:
+        BadOutput: The file is not a video.
+    """
+    every = _all_frames(video)
+    quarter = len(every) // 4
+    middle = every[quarter : len(every) - quarter]
+    Image.fromarray(max(middle, key=_sharpness)).save(into, "PNG")
+
+
+def _sharpness(frame: Frames) -> float:
+    """Return the mean squared second difference of the brightness: blur has little of it."""
+    grey = frame.astype(np.float32).mean(2)
+    return float(np.square(np.diff(grey, 2, axis=0)).mean() + np.square(np.diff(grey, 2, axis=1)).mean())
+
+
+def preview(clip: Frames, fps: int) -> bytes:
+    """Return frames ``(f, height, width, 3)`` as a small animated WebP that plays over and over."""
+    pictures = [Image.fromarray(frame) for frame in clip]
+    for picture in pictures:
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    file = io.BytesIO()
+    # The fastest method: a preview is looked at once, for a second.
+    options: dict[str, Any] = {"duration": round(1000 / fps), "loop": 0, "quality": 60, "method": 0}
+    pictures[0].save(file, "WEBP", save_all=True, append_images=pictures[1:], **options)
+    return file.getvalue()
 
 
 def thumbnail(video: Path, into: Path) -> None:
@@ -218,12 +259,16 @@ def probe(video: Path) -> VideoFacts:
     command = [_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", str(video), "-map", "0:v:0", "-c", "copy"]
     command += ["-progress", "pipe:1", "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own program
-    stream = re.search(r"Video: (\w+).*?, (\d+)x(\d+).*?, ([\d.]+) fps", done.stderr.decode(errors="replace"))
+    words = done.stderr.decode(errors="replace")
+    stream = re.search(r"Video: (\w+).*?, (\d+)x(\d+).*?, ([\d.]+) fps", words)
     counts = re.findall(r"^frame=\s*(\d+)", done.stdout.decode(errors="replace"), re.MULTILINE)
     if done.returncode or not stream or not counts:
         raise BadOutput(f"{video.name} is not a video")
     codec, width, height, fps = stream.groups()
-    shape = VideoShape(int(counts[-1]), int(height), int(width), round(float(fps)))
+    # A phone held upright says so beside the picture, which ffmpeg then turns; the size in the header is the sensor's.
+    if re.search(r"rotation of -?(90|270)\.", words):
+        width, height = height, width
+    shape = VideoShape(int(counts[-1]), int(height), int(width), max(1, round(float(fps))))
     return VideoFacts(shape, codec, _read_provenance(video))
 
 

@@ -14,8 +14,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from pipelines.base import VideoPipeline
-from pipelines.card import ModelCard
-from pipelines.errors import UnknownModel, WeightsMissing
+from pipelines.card import Capability, ModelCard, Resolved, Wish
+from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
 
 _ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
 
@@ -46,6 +46,25 @@ class Registry:
             raise _missing(cards[0])
         here = ", ".join(known for known in self.names() if any(map(installed, self._meant_by(known))))
         raise UnknownModel(f"The model '{name}' does not exist. Models here: {here or 'none'}.", param="model")
+
+    def able(self, capability: Capability | str) -> list[str]:
+        """Return the ids of the cards on this machine that have a capability."""
+        return [card.id for card in self.cards.values() if capability in card.capabilities and installed(card)]
+
+    def resolve(self, card: ModelCard, wish: Wish) -> Resolved:
+        """Apply the card's defaults and rules, and say which other models can what this one cannot.
+
+        Raises:
+            UnsupportedShape: The size, length or frame rate cannot be made.
+            UnsupportedOption: A parameter is out of range or not honoured by this model.
+        """
+        try:
+            return card.resolve(wish)
+        except MissingCapability as error:
+            able = ", ".join(self.able(error.capability))
+            advice = f"Models here that can: {able}." if able else "No model on this machine can."
+            message = f"{error.message} {advice}"
+            raise MissingCapability(message, param=error.param or "model", capability=error.capability) from error
 
     def _meant_by(self, name: str) -> list[ModelCard]:
         return [self.cards[card] for card in self.aliases.get(name, (name,)) if card in self.cards]

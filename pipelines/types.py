@@ -62,13 +62,32 @@ class SourceClip:
         path: The video file; owned by whoever made the request, read when the clip is encoded.
         shape: What the file has: frames, size and rate.
         use: ``edit`` makes it anew under another prompt; ``extend`` continues it, and the result holds both.
+        prompt: The words that it was made from; empty if nobody knows. An edit changes what the new prompt says
+            differently, so knowing the old one helps.
         strength: How far an edit may go from its source: 0 keeps it, 1 forgets it. An extension has no use for it.
     """
 
     path: Path
     shape: VideoShape
     use: SourceUse
+    prompt: str = ""
     strength: float = 1.0
+
+    def frames_at(self, fps: int) -> int:
+        """Return how many frames the clip has when it is played at another rate."""
+        return max(1, round(self.shape.frames * fps / self.shape.fps))
+
+
+class Window(NamedTuple):
+    """What the model makes in one go: ``frames`` of a clip, the first ``overlap`` of which are there already."""
+
+    frames: int
+    overlap: int = 0
+
+    @property
+    def new(self) -> int:
+        """Frames that it adds to the clip."""
+        return self.frames - self.overlap
 
 
 @dataclass(frozen=True)
@@ -78,15 +97,16 @@ class GenerationRequest:
     Attributes:
         prompt: What to show.
         negative_prompt: What to steer away from; empty for nothing.
-        shape: What the model makes, natively valid for its card.
-        delivery: What the file will be. Its frames are the first of ``shape``'s; its size is reached by scaling
-            to cover and cropping the overhang; the frame rate is the same.
+        shape: What the model makes: the card's size and rate, and all frames that are new.
+        delivery: What the file will be. Its frames are the first of ``shape``'s, for an extension after those of the
+            source; its size is reached by scaling to cover and cropping the overhang; the frame rate is the same.
         seed: Decides the noise. The same request with the same seed gives the same frames.
         num_inference_steps: Denoising steps.
         guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
         conditions: Pictures that fix frames.
         source: The clip that this one edits or extends. An extension's ``delivery`` counts the source's frames too.
         references: Pictures of subjects that the clip shows, at whatever frame and place.
+        windows: The pieces in which the new frames are made, one after the other; empty for all in one go.
     """
 
     prompt: str
@@ -99,6 +119,34 @@ class GenerationRequest:
     conditions: tuple[ImageCondition, ...] = ()
     source: SourceClip | None = None
     references: tuple[Path, ...] = ()
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[Window, ...]:
+        """The windows, at least one."""
+        return self.windows or (Window(self.shape.frames),)
+
+    @property
+    def kept_frames(self) -> int:
+        """Frames of the source that the result begins with: all of them if it is an extension, else none."""
+        extends = self.source is not None and self.source.use == "extend"
+        return self.source.frames_at(self.shape.fps) if self.source and extends else 0
+
+
+@dataclass(frozen=True)
+class Given:
+    """Frames that a window is made from, each ``(f, height, width, 3)`` at the model's size.
+
+    Attributes:
+        before: The window's first frames, which are there already; None at the beginning of a clip.
+        edited: What to make anew, one frame for each of the window's; None unless it is an edit.
+    """
+
+    before: Frames | None = None
+    edited: Frames | None = None
+
+
+NOTHING_GIVEN = Given()
 
 
 class Stage(StrEnum):
@@ -123,6 +171,25 @@ Report: TypeAlias = Callable[[Progress], None]
 """Called after every step. Raising ``Cancelled`` from it stops the clip there and then."""
 
 
+Sketch: TypeAlias = Callable[[], Frames | None]
+"""Paints the clip as it is so far, small and rough; None if there is nothing to see. Any thread may call it, later."""
+
+
+class Step(NamedTuple):
+    """``number`` of ``total`` steps of denoising are done, and how to look at what they made."""
+
+    number: int
+    total: int
+    sketch: Sketch
+
+
+OnStep: TypeAlias = Callable[[Step], None]
+"""Called after every step of denoising. Raising ``Cancelled`` from it stops the clip there and then."""
+
+Show: TypeAlias = Callable[[Sketch], None]
+"""Takes a sketch whenever there is a newer one; returns at once."""
+
+
 @dataclass(frozen=True)
 class Audio:
     """Sound of a clip: float32 in [-1, 1], ``(channels, samples)``, and samples per second."""
@@ -136,7 +203,7 @@ class Clip:
     """A finished clip. ``chunks`` yields its frames in order and can be read once.
 
     Attributes:
-        shape: What was made.
+        shape: What was made; frames of a source that it extends do not count.
         chunks: Arrays ``(f, height, width, 3)``, f adding up to ``shape.frames``.
         audio: Sound, or None for a silent clip.
         facts: What the family wants recorded beside the request: library versions, dtype, device.

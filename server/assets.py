@@ -15,6 +15,7 @@ from server.disk import written_whole
 from server.jobs import JOB_ID, JobId
 
 _INPUTS, _WORK = _UNFINISHED = ("inputs", "work")
+PREVIEW, PREVIEW_MEDIA_TYPE = "preview.webp", "image/webp"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -65,6 +66,22 @@ class AssetStore:
         path = self._folder(job_id) / variant.filename
         if not path.is_file():
             raise AssetMissing(job_id, variant)
+        return path
+
+    def put_preview(self, job_id: JobId, picture: bytes) -> None:
+        """Store how the clip looks so far, in place of what was there. It stays when the video is finished."""
+        with written_whole(self._folder(job_id) / PREVIEW) as target:
+            target.write(picture)
+
+    def preview_path(self, job_id: JobId) -> Path:
+        """Return the latest preview.
+
+        Raises:
+            AssetMissing: There is none (yet, or any more).
+        """
+        path = self._folder(job_id) / PREVIEW
+        if not path.is_file():
+            raise AssetMissing(job_id, "preview")
         return path
 
     def save_input(self, job_id: JobId, name: str, chunks: Iterable[bytes]) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.registry import load_registry
-from pipelines.types import Frames, GenerationRequest, ImageCondition, Progress, Report, Stage, VideoShape
+from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
 from server.assets import AssetStore
 from server.jobs import Job, JobId, JobStatus, new_job_id
 from server.settings import Settings
@@ -32,12 +32,16 @@ class Clock:
 
 
 class FakePipeline(VideoPipeline[str, int]):
-    """Draws moving stripes whose brightness comes from the seed; ``on_step`` sees every denoising step."""
+    """Draws moving stripes whose brightness comes from the seed; ``on_step`` sees every denoising step.
+
+    Previews show ``sketched``.
+    """
 
     def __init__(self) -> None:
         self.on_step: Callable[[int], None] = lambda step: None
         self.requests: list[GenerationRequest] = []
         self.is_closed = False
+        self.sketched: Frames | None = None
 
     @classmethod
     def load(cls, card: ModelCard, weights: Path, device: str) -> FakePipeline:
@@ -47,10 +51,10 @@ class FakePipeline(VideoPipeline[str, int]):
         self.requests.append(request)
         return request.prompt
 
-    def denoise(self, request: GenerationRequest, conditioning: str, report: Report) -> int:
+    def denoise(self, request: GenerationRequest, conditioning: str, given: Given, on_step: OnStep) -> int:
         for step in range(1, request.num_inference_steps + 1):
             self.on_step(step)
-            report(Progress(Stage.DENOISE, step, request.num_inference_steps))
+            on_step(Step(step, request.num_inference_steps, lambda: self.sketched))
         return request.seed
 
     def decode(self, request: GenerationRequest, latents: int) -> Iterator[Frames]:

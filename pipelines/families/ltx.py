@@ -18,6 +18,7 @@ import torch
 import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
@@ -25,7 +26,7 @@ from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.errors import BadOutput, OutOfMemory, WeightsMissing
 from pipelines.images import fitted
-from pipelines.types import Frames, GenerationRequest, Progress, Report, Stage
+from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step
 
 
 def _quiet() -> None:
@@ -43,20 +44,29 @@ class Options(BaseModel):
         max_sequence_length: Tokens that the prompt is padded or cut to.
         image_cond_noise_scale: Noise on given frames; what the checkpoint was trained with.
         schedule: ``linear`` noise levels, or the pipeline's own ``linear_quadratic`` list.
+        reference_frame: Frame, far past a clip's end, as which the checkpoint was trained to see pictures of subjects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     max_sequence_length: PositiveInt = 256
     image_cond_noise_scale: NonNegativeFloat = 0.15
     schedule: Literal["linear", "linear_quadratic"] = "linear_quadratic"
+    reference_frame: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded words, each ``(1, tokens, channels)`` with masks ``(1, tokens)``, and the pictures to pass through."""
+    """Encoded words, each ``(1, tokens, channels)`` with masks ``(1, tokens)``, and pictures at the clip's size.
+
+    Attributes:
+        words: The arguments that the pipeline takes instead of prompts.
+        pictures: Those that the clip passes through.
+        references: Those of subjects.
+    """
 
     words: Mapping[str, torch.Tensor | None]
-    pictures: tuple[LTXVideoCondition, ...]
+    pictures: Mapping[Path, Image.Image]
+    references: tuple[LTXVideoCondition, ...]
 
 
 class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
@@ -111,26 +121,28 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
             "negative_prompt_embeds": negative,
             "negative_prompt_attention_mask": negative_mask,
         }
-        shape = request.shape
-        pictures = tuple(
-            LTXVideoCondition(image=fitted(c, shape.width, shape.height), frame_index=c.frame)
-            for c in request.conditions
-        )
-        return Conditioning(words, pictures)
+        width, height = request.shape.width, request.shape.height
+        pictures = {c.path: fitted(c, width, height) for c in request.conditions}
+        # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
+        stills = [fitted(ImageCondition(path, fit="contain"), width, height) for path in request.references]
+        references = tuple(LTXVideoCondition(image=s, frame_index=self._options.reference_frame or 0) for s in stills)
+        return Conditioning(words, pictures, references)
 
     @override
-    def denoise(self, request: GenerationRequest, conditioning: Conditioning, report: Report) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
+    ) -> torch.Tensor:
         steps = request.num_inference_steps
 
         def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
             # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
-            report(Progress(Stage.DENOISE, step + 1, steps))
+            on_step(Step(step + 1, steps, lambda: None))
             return tensors
 
         try:
             latents: torch.Tensor = self._pipe(
                 **conditioning.words,
-                conditions=list(conditioning.pictures) or None,
+                conditions=self._conditions(request, conditioning, given) or None,
                 height=request.shape.height,
                 width=request.shape.width,
                 num_frames=request.shape.frames,
@@ -150,6 +162,17 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         if not torch.isfinite(latents).all():
             raise BadOutput("The latents are not finite: the model overflowed. Try a wider dtype.")
         return latents
+
+    def _conditions(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given
+    ) -> list[LTXVideoCondition]:
+        pictures = [
+            LTXVideoCondition(image=conditioning.pictures[c.path], frame_index=c.frame) for c in request.conditions
+        ]
+        if given.before is not None:
+            before = [Image.fromarray(frame) for frame in given.before]
+            pictures.append(LTXVideoCondition(video=before, frame_index=0))
+        return [*conditioning.references, *pictures]
 
     def _timesteps(self, steps: int) -> list[float] | None:
         if self._options.schedule == "linear":

@@ -8,7 +8,7 @@ from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled
-from pipelines.types import Frames, GenerationRequest, Progress, Report, Stage, VideoShape
+from pipelines.types import Frames, GenerationRequest, Given, OnStep, Progress, Stage, Step, VideoShape
 
 SHAPE = VideoShape(5, 32, 64, 8)
 REQUEST = GenerationRequest("a ball", "", SHAPE, SHAPE, seed=1, num_inference_steps=3, guidance_scale=1.0)
@@ -27,9 +27,9 @@ class Scripted(VideoPipeline[str, int]):
     def encode(self, request: GenerationRequest) -> str:
         return request.prompt
 
-    def denoise(self, request: GenerationRequest, conditioning: str, report: Report) -> int:
+    def denoise(self, request: GenerationRequest, conditioning: str, given: Given, on_step: OnStep) -> int:
         for step in range(request.num_inference_steps):
-            report(Progress(Stage.DENOISE, step + 1, request.num_inference_steps))
+            on_step(Step(step + 1, request.num_inference_steps, lambda: None))
         return len(conditioning)
 
     def decode(self, request: GenerationRequest, latents: int) -> Iterator[Frames]:

@@ -21,7 +21,7 @@ from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled, InvalidImage, WeightsMissing
 from pipelines.families.ltx import Pipeline
 from pipelines.registry import load_registry
-from pipelines.types import Frames, GenerationRequest, ImageCondition, Progress, Stage
+from pipelines.types import NOTHING_GIVEN, Frames, GenerationRequest, ImageCondition, Progress, Stage
 
 CARD = load_registry().cards["homereel-mini"]
 
@@ -132,15 +132,15 @@ def test_stages_equal_one_plain_call_of_diffusers(checkpoint: Path, pipeline: Pi
         image_cond_noise_scale=0.0, generator=torch.Generator().manual_seed(1), max_sequence_length=128,
         output_type="latent",
     ).frames  # fmt: skip
-    assert torch.equal(pipeline.denoise(request, pipeline.encode(request), lambda _: None), latents)
+    assert torch.equal(pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None), latents)
 
 
 def test_an_image_fixes_the_first_frame(pipeline: Pipeline, tmp_path: Path) -> None:
     Image.linear_gradient("L").resize((320, 180)).convert("RGB").save(tmp_path / "a.png")
     condition = ImageCondition(tmp_path / "a.png")
     request = wish(conditions=(condition,))
-    latents = pipeline.denoise(request, pipeline.encode(request), lambda _: None)
-    other = pipeline.denoise(wish(seed=2, conditions=(condition,)), pipeline.encode(request), lambda _: None)
+    latents = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
+    other = pipeline.denoise(wish(seed=2, conditions=(condition,)), pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
     assert torch.allclose(latents[:, :, 0], other[:, :, 0], atol=1e-4)
     assert not torch.allclose(latents[:, :, 1:], other[:, :, 1:], atol=1e-1)
 

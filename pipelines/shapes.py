@@ -1,0 +1,89 @@
+"""Which clips a model makes: sizes, frame counts, and the windows that longer clips are made in. Pure arithmetic."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from pipelines.types import VideoShape, Window
+
+MAX_SECONDS = 20.0
+
+
+class FrameSize(BaseModel):
+    """Width and height in pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    width: PositiveInt
+    height: PositiveInt
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+class ShapeRules(BaseModel):
+    """Which clips the model makes. A frame count is valid if it is ``frame_stride * k + 1`` within the bounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sizes: tuple[FrameSize, ...] = Field(min_length=1, description="Native sizes, the default first.")
+    fps: PositiveInt
+    frame_stride: PositiveInt
+    min_frames: PositiveInt
+    max_frames: PositiveInt
+    overlap: NonNegativeInt = Field(
+        default=0, description="Last frames of a clip from which the model goes on with it; 0 if it cannot."
+    )
+    pixels_per_token: PositiveInt = Field(description="Side of the square that a token covers: VAE stride x patch.")
+
+    @model_validator(mode="after")
+    def _bounds_are_valid_counts(self) -> ShapeRules:
+        for frames in (self.min_frames, self.max_frames, self.overlap or 1):
+            if (frames - 1) % self.frame_stride:
+                raise ValueError(f"{frames} frames is not {self.frame_stride}k+1")
+        if self.overlap >= self.min_frames:
+            raise ValueError("the overlap leaves no room for new frames")
+        return self
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest new clip."""
+        return MAX_SECONDS if self.overlap else float(self.max_frames // self.fps)
+
+    def frames_for(self, wanted: int) -> int:
+        """Return the smallest valid count that is at least ``wanted``, within the bounds."""
+        steps = -(-(wanted - 1) // self.frame_stride)
+        return min(max(steps * self.frame_stride + 1, self.min_frames), self.max_frames)
+
+    def windows_for(self, wanted: int, *, before: int = 0) -> tuple[Window, ...]:
+        """Return the pieces in which to make ``wanted`` new frames that follow ``before`` frames.
+
+        Every piece but a clip's very first begins with frames that are there already; the last one is no longer than
+        it must be.
+        """
+        windows: list[Window] = []
+        missing = wanted
+        while missing > 0:
+            overlap = self._overlap_after(before)
+            window = Window(self.frames_for(missing + overlap), overlap)
+            windows.append(window)
+            missing, before = missing - window.new, before + window.new
+        return tuple(windows)
+
+    def _overlap_after(self, frames: int) -> int:
+        """Return how many of the last of ``frames`` a window goes on from."""
+        steps = (min(frames, self.overlap) - 1) // self.frame_stride
+        return steps * self.frame_stride + 1 if frames else 0
+
+    def tokens(self, shape: VideoShape) -> int:
+        """Return how many tokens a window of this shape has, conditions not counted."""
+        side = self.pixels_per_token
+        return ((shape.frames - 1) // self.frame_stride + 1) * (shape.height // side) * (shape.width // side)
+
+    def nearest(self, width: int, height: int) -> FrameSize:
+        """Return the native size whose aspect is closest."""
+        return min(self.sizes, key=lambda size: crop_share(size, width, height))
+
+
+def crop_share(native: FrameSize, width: int, height: int) -> float:
+    """Return the share of the native picture that is lost when it is cropped to ``width`` : ``height``."""
+    ratio = (native.width * height) / (native.height * width)
+    return 1 - min(ratio, 1 / ratio)
