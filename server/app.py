@@ -11,13 +11,17 @@ from fastapi import FastAPI
 from pipelines.registry import load_registry
 from server import errors
 from server.assets import AssetStore
+from server.auth import Guard, Keyring
+from server.characters import CharacterStore
 from server.deps import Services
-from server.routes import health, metrics, models, videos
+from server.keys import KeyStore
+from server.routes import characters, derivations, health, metrics, models, queue, variations, videos
 from server.schemas import ErrorEnvelope
 from server.settings import Settings
 from server.store import JobStore
 from server.supervisor import Supervisor
 from server.telemetry import Metrics, Telemetry
+from server.timings import TimingStore
 
 
 def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
@@ -34,7 +38,15 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         store = await to_thread.run_sync(JobStore.open, settings.database_url)
-        app.state.services = Services(settings, registry, store, AssetStore(settings.assets_dir))
+        app.state.services = Services(
+            settings,
+            registry,
+            store,
+            AssetStore(settings.assets_dir),
+            CharacterStore(store.engine, settings.characters_dir),
+            TimingStore(store.engine),
+        )
+        app.state.keyring = Keyring(KeyStore(store.engine))
         measured.observe_jobs(store)
         supervisor = Supervisor(settings) if supervise else None
         if supervisor:
@@ -58,8 +70,11 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
         responses={"4XX": {"model": ErrorEnvelope, "description": "What went wrong, and what would work"}},
     )
     app.state.metrics = measured
+    app.add_middleware(Guard, settings=settings)
+    # Added last, so outermost: refused requests are named and counted too.
     app.add_middleware(Telemetry, metrics=measured)
     errors.install(app)
-    for routes in (videos, models, health, metrics):
+    # Fixed names before those that any id fits.
+    for routes in (derivations, characters, variations, queue, videos, models, health, metrics):
         app.include_router(routes.router)
     return app

@@ -12,10 +12,13 @@ from fastapi import Depends, Path, Request
 
 from pipelines.registry import Registry
 from server.assets import AssetStore
+from server.characters import CharacterStore
 from server.forms import LARGE_AT_ONCE, Body, open_body
-from server.jobs import JOB_ID, NOBODY, JobId, Owner
+from server.jobs import JOB_ID, JobId, Owner
+from server.retries import Turns
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
+from server.timings import TimingStore
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,11 @@ class Services:
     registry: Registry
     store: JobStore
     assets: AssetStore
+    characters: CharacterStore
+    timings: TimingStore
     now: Callable[[], float] = time.time
     large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
+    turns: Turns = field(default_factory=Turns)
 
 
 def _services(request: Request) -> Services:
@@ -39,13 +45,14 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks."""
+    """Who asks: the key that came with the request, or ``NOBODY`` on a server without keys."""
 
     owner: Owner
 
 
-def _caller() -> Caller:
-    return Caller(NOBODY)
+def _caller(request: Request) -> Caller:
+    # Put there by server.auth; that it is missing is a fault of ours and must not let anybody in.
+    return request.state.caller
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]

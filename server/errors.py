@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from pipelines.errors import (
     InvalidImage,
+    MissingCapability,
     PipelineError,
     UnknownModel,
     UnsupportedOption,
@@ -65,6 +66,27 @@ class InvalidRequest(ApiError):
     """The request cannot be understood or carried out; the message says what would work."""
 
 
+class Unauthorized(ApiError):
+    """The request has no key, or one that is not good."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ApiError):
+    """Nobody may do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class RateLimited(ApiError):
+    """The key has sent more requests than it may."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+
 class PayloadTooLarge(ApiError):
     """The body is larger than the server takes."""
 
@@ -108,6 +130,7 @@ _STATUS: Mapping[type[PipelineError], int] = {
     WeightsMissing: 400,
     UnsupportedShape: 400,
     UnsupportedOption: 400,
+    MissingCapability: 400,
     InvalidImage: 400,
 }
 
@@ -172,13 +195,14 @@ def from_validation(details: ErrorDetails, descriptions: Mapping[str, str]) -> I
     return InvalidRequest(f"Invalid value for '{name}': {quoted(value)}.{expected}", param=name)
 
 
-def _answer(error: ApiError) -> JSONResponse:
+def answer(error: ApiError) -> JSONResponse:
+    """Return what the client gets to see of an error."""
     body = envelope(error.status, error.message, error.code, error.param)
     return JSONResponse(body, error.status, error.headers)
 
 
 def _api_error(_: Request, error: Exception) -> JSONResponse:
-    return _answer(cast("ApiError", error))
+    return answer(cast("ApiError", error))
 
 
 def _pipeline_error(_: Request, error: Exception) -> JSONResponse:
@@ -192,12 +216,12 @@ def _pipeline_error(_: Request, error: Exception) -> JSONResponse:
 
 def _job_not_found(_: Request, error: Exception) -> JSONResponse:
     job_id = cast("JobNotFound", error).job_id
-    return _answer(NotFound(f"There is no video {quoted(job_id)}.", param="video_id", code="video_not_found"))
+    return answer(NotFound(f"There is no video {quoted(job_id)}.", param="video_id", code="video_not_found"))
 
 
 def _asset_missing(_: Request, error: Exception) -> JSONResponse:
     del error
-    return _answer(NotFound("This video has no such file (any more).", code="content_not_found"))
+    return answer(NotFound("This video has no such file (any more).", code="content_not_found"))
 
 
 def _queue_full(_: Request, error: Exception) -> JSONResponse:
@@ -209,7 +233,7 @@ def _queue_full(_: Request, error: Exception) -> JSONResponse:
 def _validation_error(_: Request, error: Exception) -> JSONResponse:
     details = cast("ErrorDetails", cast("RequestValidationError", error).errors()[0])
     # The framework's location starts with the part of the request: ("query", "limit").
-    return _answer(from_validation({**details, "loc": details["loc"][1:]}, {}))
+    return answer(from_validation({**details, "loc": details["loc"][1:]}, {}))
 
 
 def _http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Engine, RowMapping, insert, select, update
+from sqlalchemy import Engine, RowMapping, func, insert, select, update
 
 from server import database
 from server.jobs import Owner
-from server.tables import api_key, metadata
+from server.tables import api_key, job, metadata
 
 PREFIX = "sk-homereel-"
 SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 """The shape of every key: 256 random bits in URL-safe base64."""
-
-KEY_ID = re.compile(r"key_[0-9a-f]{24}")
 
 
 class KeyNotFound(Exception):
@@ -126,6 +124,12 @@ class KeyStore:
             rows = db.execute(select(api_key).order_by(api_key.c.created_at, api_key.c.id)).mappings()
             return tuple(_key_from(row) for row in rows)
 
+    def count_videos(self, owner: Owner) -> int:
+        """Return how many videos somebody has."""
+        mine = select(func.count()).where(job.c.owner == owner, job.c.deleted_at.is_(None))
+        with self._reads.connect() as db:
+            return db.execute(mine).scalar_one()
+
     def usable(self) -> dict[str, ApiKey]:
         """Return the keys that have not been revoked, by digest."""
         with self._reads.connect() as db:
@@ -149,5 +153,3 @@ class KeyStore:
 
 def _key_from(row: RowMapping) -> ApiKey:
     return ApiKey(**{name: value for name, value in row.items() if name != "digest"})
-
-

@@ -25,6 +25,15 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=7672, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    insecure_no_auth: bool = Field(
+        default=False,
+        description="Serve everybody who can reach the server while there are no keys, also from other machines.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        description="Names of this server, such as video.example.com, that web browsers may use while there are no "
+        "keys; addresses and names of the local network need not be listed.",
+    )
     data_dir: Path = Field(default_factory=_default_data_dir, description="Folder of the database and all videos.")
     store_url: str | None = Field(
         default=None, description="SQLAlchemy URL of the job database; by default a SQLite file in data_dir."
@@ -48,6 +57,9 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = Field(
         default=50_000_000, description="Largest reference image, in pixels after decoding."
     )
+    max_video_pixels: PositiveInt = Field(
+        default=8_847_360, description="Largest frame of an uploaded video, in pixels; the default is 4096x2160."
+    )
     allow_private_fetch: bool = Field(
         default=False,
         description="Let clients name addresses that are not public, for reference images and webhooks.",
@@ -70,15 +82,31 @@ class Settings(BaseSettings):
     embed_metadata: bool = Field(
         default=True, description="Write prompt, seed, model and versions into the video files."
     )
+    retention_days: PositiveFloat | None = Field(
+        default=None,
+        description="Days after which a finished video's files go, unless it is starred; its record stays. "
+        "Default: never.",
+    )
+    disk_budget_gb: PositiveFloat | None = Field(
+        default=None,
+        description="GB that all videos together may take; beyond this, the files of the oldest that are not starred "
+        "go first.",
+    )
+    min_free_gb: float = Field(
+        default=0.5,
+        ge=0,
+        description="GB of free disk below which no video is begun; those that wait go on waiting until there is "
+        "space again.",
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="Shape of the log's lines.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least serious event that is logged. Prompts appear at DEBUG only."
     )
 
-    @field_validator("devices", mode="before")
+    @field_validator("devices", "allowed_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @property
     def database_url(self) -> str:
@@ -89,6 +117,11 @@ class Settings(BaseSettings):
     def assets_dir(self) -> Path:
         """Folder of the finished files, uploads and work in progress."""
         return self.data_dir.absolute() / "assets"
+
+    @property
+    def characters_dir(self) -> Path:
+        """Folder of the clips and pictures of characters."""
+        return self.data_dir.absolute() / "characters"
 
 
 class ClientSettings(BaseSettings):

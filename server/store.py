@@ -63,7 +63,7 @@ class Renewal(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker's sign of life: the card it has loaded and the job it is at, if any."""
+    """A worker's sign of life: the card it has loaded and the job it is at, if any, and why it takes none, if so."""
 
     id: WorkerId
     device: str
@@ -71,6 +71,7 @@ class WorkerInfo:
     card: str | None
     job: JobId | None
     seen_at: float
+    paused: str | None = None
 
 
 class JobStore:

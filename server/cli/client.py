@@ -140,4 +140,6 @@ def _refusal(response: httpx2.Response) -> Failure:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    if response.status_code == 401:
+        message = f"{message} (this command sends what HOMEREEL_API_KEY says)"
     return Failure(str(message), Outcome.MISUSED if response.status_code in {400, 422} else Outcome.FAILED)

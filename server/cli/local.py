@@ -52,7 +52,7 @@ def connected_or_own() -> Generator[Client]:
             return
         if settings.url:
             raise Failure(f"no Homereel server answers at {client.url}")
-    with own_server() as url, Client(url) as client:
+    with own_server() as url, Client(url, settings.api_key) as client:
         yield client
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import signal
 import socket
 import sys
@@ -13,52 +12,45 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 import uvicorn
-from pydantic import ValidationError
 
 from server.app import create_app
+from server.auth import is_loopback
+from server.cli.configuration import add_settings, opened, settings_from
 from server.cli.outcome import Failure, Outcome
 from server.devices import find_devices
+from server.keys import KeyStore
 from server.logs import configure_logging
 from server.settings import Settings
 
 if TYPE_CHECKING:
     from types import FrameType
 
-# What people look for under another name.
-_ALSO_CALLED = {"preload": "--model"}
-
 
 def configure(parser: ArgumentParser) -> None:
     """Declare one option per setting, described by the setting itself."""
-    for name, field in Settings.model_fields.items():
-        flags = [f"--{name.replace('_', '-')}", *filter(None, [_ALSO_CALLED.get(name)])]
-        help_text = (field.description or "").replace("%", "%%")
-        parser.add_argument(*flags, dest=name, default=SUPPRESS, metavar="VALUE", help=help_text)
-    parser.add_argument(
-        "--allow-remote", action="store_true", help="listen on an address that other machines can reach, without keys"
-    )
+    add_settings(parser, Settings.model_fields)
     parser.add_argument("--listen-fd", type=int, help=SUPPRESS)
     parser.add_argument("--stop-with-stdin", action="store_true", help=SUPPRESS)
 
 
 def run(options: Namespace) -> int:
     """Serve until a signal comes."""
-    settings = _settings(options)
-    if not _is_loopback(settings.host) and not options.allow_remote:
-        raise Failure(
-            f"{settings.host} can be reached by other machines and this server has no keys; "
-            "listen on 127.0.0.1 behind a proxy that checks them, or add --allow-remote",
-            Outcome.MISUSED,
-        )
+    settings = settings_from(options)
     _check_folder(settings)
     listener = listening(settings, options.listen_fd)
+    # From here on the address that it became: a name may stand for any.
+    settings = settings.model_copy(update={"host": listener.getsockname()[0]})
+    keys = _count_keys(settings)
+    if not (keys or is_loopback(settings.host) or settings.insecure_no_auth):
+        listener.close()
+        raise _refusal(settings.host)
     configure_logging(settings)
     app = create_app(settings)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = _Server(config)
     if options.stop_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, args=[server], daemon=True).start()
-    _announce(settings, listener)
+    _announce(settings, listener, keys)
     server.run(sockets=[listener])
     return Outcome.DONE if server.started else Outcome.FAILED
 
@@ -74,16 +66,6 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _settings(options: Namespace) -> Settings:
-    given = {name: getattr(options, name) for name in Settings.model_fields if hasattr(options, name)}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        raise Failure(f"--{name.replace('_', '-')}: {first['msg']}", Outcome.MISUSED) from error
-
-
 def _check_folder(settings: Settings) -> None:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -93,11 +75,18 @@ def _check_folder(settings: Settings) -> None:
         raise Failure(f"cannot write to the data folder {settings.data_dir}: {error.strerror}") from error
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _count_keys(settings: Settings) -> int:
+    with opened(settings) as engine:
+        return len(KeyStore(engine).usable())
+
+
+def _refusal(host: str) -> Failure:
+    return Failure(
+        f"{host} can be reached by other machines and there are no keys. Make one with `homereel keys create`"
+        " (in the same data folder), or add --insecure-no-auth (HOMEREEL_INSECURE_NO_AUTH=true) if whoever reaches"
+        " this server may use it",
+        Outcome.MISUSED,
+    )
 
 
 def listening(settings: Settings, inherited: int | None = None) -> socket.socket:
@@ -129,12 +118,13 @@ def _bound(settings: Settings, inherited: int | None) -> socket.socket:
         raise Failure(sentence) from error
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, listener: socket.socket, keys: int) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"Homereel  http://{shown}:{port}/v1", flush=True)
     print(f"  model   {settings.preload or 'loaded with the first video'}")
     print(f"  device  {', '.join(settings.devices or find_devices())}")
+    print(f"  keys    {keys or 'none: open to whoever reaches this address'}")
     print(f"  data    {settings.data_dir}", flush=True)
 
 

@@ -78,7 +78,8 @@ def test_verbs_that_need_a_server_say_so(homereel: Run, monkeypatch: pytest.Monk
 def test_serve_refuses_addresses_that_others_can_reach(homereel: Run, tmp_path: Path) -> None:
     status, _, complaint = homereel("serve", "--host", "0.0.0.0", "--data-dir", tmp_path)
     assert status == 2
-    assert "--allow-remote" in complaint
+    assert "homereel keys create" in complaint
+    assert "--insecure-no-auth" in complaint
 
 
 def test_serve_says_that_its_port_is_taken(homereel: Run, tmp_path: Path) -> None:
