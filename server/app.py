@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -12,10 +13,13 @@ from pipelines.registry import load_registry
 from server import errors
 from server.assets import AssetStore
 from server.auth import Guard, Keyring
+from server.batch_runner import BatchThread
+from server.batches import BatchStore
 from server.characters import CharacterStore
 from server.deps import Services
+from server.files import FileStore
 from server.keys import KeyStore
-from server.routes import characters, derivations, health, metrics, models, queue, variations, videos
+from server.routes import batches, characters, derivations, files, health, metrics, models, queue, variations, videos
 from server.schemas import ErrorEnvelope
 from server.settings import Settings
 from server.store import JobStore
@@ -45,15 +49,20 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             AssetStore(settings.assets_dir),
             CharacterStore(store.engine, settings.characters_dir),
             TimingStore(store.engine),
+            FileStore(store.engine, settings.files_dir, time.time),
+            BatchStore(store.engine, time.time),
         )
         app.state.keyring = Keyring(KeyStore(store.engine))
         measured.observe_jobs(store)
         supervisor = Supervisor(settings) if supervise else None
         if supervisor:
             supervisor.start()
+        batch_thread = BatchThread(app.state.services)
+        batch_thread.start()
         try:
             yield
         finally:
+            await to_thread.run_sync(batch_thread.stop)
             if supervisor:
                 await to_thread.run_sync(supervisor.stop)
             store.close()
@@ -75,6 +84,6 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     app.add_middleware(Telemetry, metrics=measured)
     errors.install(app)
     # Fixed names before those that any id fits.
-    for routes in (derivations, characters, variations, queue, videos, models, health, metrics):
+    for routes in (derivations, characters, variations, queue, videos, files, batches, models, health, metrics):
         app.include_router(routes.router)
     return app

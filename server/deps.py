@@ -12,7 +12,9 @@ from fastapi import Depends, Path, Request
 
 from pipelines.registry import Registry
 from server.assets import AssetStore
+from server.batches import BatchStore
 from server.characters import CharacterStore
+from server.files import FileStore
 from server.forms import LARGE_AT_ONCE, Body, open_body
 from server.jobs import JOB_ID, JobId, Owner
 from server.retries import Turns
@@ -31,6 +33,8 @@ class Services:
     assets: AssetStore
     characters: CharacterStore
     timings: TimingStore
+    files: FileStore
+    batches: BatchStore
     now: Callable[[], float] = time.time
     large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
     turns: Turns = field(default_factory=Turns)

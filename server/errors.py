@@ -23,6 +23,8 @@ from pipelines.errors import (
     WeightsMissing,
 )
 from server.assets import AssetMissing
+from server.batches import BatchNotFound
+from server.files import FileNotFound, FilesFull
 from server.intake import QueueFull
 from server.store import JobNotFound
 
@@ -165,6 +167,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(JobNotFound, _job_not_found)
     app.add_exception_handler(AssetMissing, _asset_missing)
     app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(FileNotFound, _file_not_found)
+    app.add_exception_handler(FilesFull, _files_full)
+    app.add_exception_handler(BatchNotFound, _batch_not_found)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
@@ -205,13 +210,23 @@ def _api_error(_: Request, error: Exception) -> JSONResponse:
     return answer(cast("ApiError", error))
 
 
-def _pipeline_error(_: Request, error: Exception) -> JSONResponse:
-    error = cast("PipelineError", error)
-    status = _STATUS.get(type(error))
+def answer_to(error: Exception) -> JSONResponse | None:
+    """Return what the client gets whose request for a video fails with ``error``; None for a fault of ours."""
+    if isinstance(error, ApiError):
+        return answer(error)
+    status = _STATUS.get(type(error)) if isinstance(error, PipelineError) else None
     if status is None:
-        _log.error("unexpected_pipeline_error code=%s", error.code, exc_info=error)
-        return internal_error()
+        return None
+    error = cast("PipelineError", error)
     return JSONResponse(envelope(status, error.message, error.code, error.param), status)
+
+
+def _pipeline_error(_: Request, error: Exception) -> JSONResponse:
+    answered = answer_to(error)
+    if answered is None:
+        _log.error("unexpected_pipeline_error code=%s", cast("PipelineError", error).code, exc_info=error)
+        return internal_error()
+    return answered
 
 
 def _job_not_found(_: Request, error: Exception) -> JSONResponse:
@@ -228,6 +243,25 @@ def _queue_full(_: Request, error: Exception) -> JSONResponse:
     limit = cast("QueueFull", error).limit
     message = f"{limit} videos are waiting, which is this server's limit. Try again in {QUEUE_RETRY_S} seconds."
     return JSONResponse(envelope(429, message, "queue_full"), 429, {"retry-after": str(QUEUE_RETRY_S)})
+
+
+def _file_not_found(_: Request, error: Exception) -> JSONResponse:
+    file_id = cast("FileNotFound", error).file_id
+    return answer(NotFound(f"There is no file {quoted(file_id)}.", param="file_id", code="file_not_found"))
+
+
+def _files_full(_: Request, error: Exception) -> JSONResponse:
+    error = cast("FilesFull", error)
+    message = (
+        f"All files together may take {error.max_bytes / 1e9:g} GB, of which {error.used_bytes / 1e9:g} GB are taken. "
+        "Delete some, or raise HOMEREEL_MAX_FILES_GB."
+    )
+    return answer(PayloadTooLarge(message, code="files_full"))
+
+
+def _batch_not_found(_: Request, error: Exception) -> JSONResponse:
+    batch_id = cast("BatchNotFound", error).batch_id
+    return answer(NotFound(f"There is no batch {quoted(batch_id)}.", param="batch_id", code="batch_not_found"))
 
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:

@@ -51,11 +51,14 @@ class Body:
 
 
 @asynccontextmanager
-async def open_body(request: Request, max_bytes: int, slots: Semaphore) -> AsyncGenerator[Body]:
+async def open_body(
+    request: Request, max_bytes: int, slots: Semaphore, *, max_text_bytes: int | None = None
+) -> AsyncGenerator[Body]:
     """Read a body of at most ``max_bytes``. Uploaded files live as long as the context.
 
     Parsing takes several times a body's size in memory. So one that is large arrives on disk, however slowly, and
-    then waits for one of ``slots``, which it holds as long as the context.
+    then waits for one of ``slots``, which it holds as long as the context. What is text in a form is kept in memory:
+    at most ``max_text_bytes`` a part, if they are given.
 
     Raises:
         PayloadTooLarge: It is longer. Whether that is announced or found out, no more than the limit is kept.
@@ -80,7 +83,7 @@ async def open_body(request: Request, max_bytes: int, slots: Semaphore) -> Async
             if not is_form:
                 yield Body(arrived.file)
                 return
-            form = await _read_form(Request(request.scope, _replayed(arrived)), max_bytes)
+            form = await _read_form(Request(request.scope, _replayed(arrived)), max_text_bytes or max_bytes)
             try:
                 yield Body(form)
             finally:
@@ -134,9 +137,9 @@ class _BoundedReceive:
         raise PayloadTooLarge(message, headers={"connection": "close"})
 
 
-async def _read_form(request: Request, max_bytes: int) -> FormData:
+async def _read_form(request: Request, max_text_bytes: int) -> FormData:
     try:
-        return await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes)
+        return await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes)
     except HTTPException as error:
         raise InvalidRequest(f"The multipart body cannot be read: {error.detail}", code=_BAD_BODY) from error
 

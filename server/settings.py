@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "assets"
 
     @property
+    def files_dir(self) -> Path:
+        """Folder of the contents of files that clients upload and batches write."""
+        return self.data_dir.absolute() / "files"
+
+    @property
     def characters_dir(self) -> Path:
         """Folder of the clips and pictures of characters."""
         return self.data_dir.absolute() / "characters"
