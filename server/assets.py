@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from server.disk import written_whole
+from server.disk import sync_folder, written_whole
 from server.jobs import JOB_ID, JobId
 
 _INPUTS, _WORK = _UNFINISHED = ("inputs", "work")
@@ -92,6 +93,26 @@ class AssetStore:
                 target.write(chunk)
         return path
 
+    def link_input(self, job_id: JobId, name: str, source: Path) -> Path:
+        """Keep a file as an input of the job too, whatever becomes of the place where it is now; return it there.
+
+        Raises:
+            AssetMissing: It has gone from where it was.
+        """
+        path = self.input_path(job_id, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Files are replaced and removed here, never changed: another name of the same file is as good as a copy.
+            path.hardlink_to(source)
+        except FileNotFoundError as error:
+            raise AssetMissing(job_id, name) from error
+        except OSError:
+            with source.open("rb") as content, written_whole(path) as target:
+                shutil.copyfileobj(content, target, 1 << 20)
+        else:
+            sync_folder(path.parent)
+        return path
+
     def input_path(self, job_id: JobId, name: str) -> Path:
         """Return where the upload of this name is, or would be.
 
@@ -126,6 +147,11 @@ class AssetStore:
         with contextlib.suppress(OSError):
             self._folder(job_id).rmdir()
 
+    def sizes(self) -> dict[JobId, int]:
+        """Return how many bytes the files of every job take. A file that several jobs share is divided among them."""
+        folders = [folder for folder in self._root.glob("*") if JOB_ID.fullmatch(folder.name)]
+        return {JobId(folder.name): _size(folder) for folder in folders}
+
     def delete(self, job_id: JobId) -> None:
         """Remove all files of the job; none being there is fine."""
         shutil.rmtree(self._folder(job_id), ignore_errors=True)
@@ -135,6 +161,17 @@ class AssetStore:
         if not _PLAIN_NAME.fullmatch(job_id):
             raise AssetMissing(job_id, "folder")
         return self._root / job_id
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        # Whoever they belong to may be removing them just now.
+        with contextlib.suppress(FileNotFoundError):
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode):
+                size += facts.st_size // facts.st_nlink
+    return size
 
 
 def _touched_at(folder: Path) -> float:

@@ -1,135 +1,210 @@
-"""From a request's parameters to an accepted job: validate, check the reference image, commit the row."""
+"""From a request's parameters to accepted jobs: validate, check what comes along, commit the rows."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import difflib
-import io
-from typing import TYPE_CHECKING, BinaryIO, cast
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
 
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-
-from pipelines.errors import UnsupportedOption
+from pipelines.card import MAX_SEED, ModelCard, Resolved, Wish
 from pipelines.types import ImageCondition
 from server import images
-from server.errors import InvalidRequest, from_validation, quoted
-from server.forms import Fields, Value, parse_object
-from server.jobs import Job, JobStatus, new_job_id
-from server.schemas import DEFAULT_MODEL, FOREIGN_PARAMETERS, VideoCreate
+from server.casting import CAST, CHARACTERS, cast_of, unnamed
+from server.ids import new_id
+from server.jobs import Attempt, Job, JobId, JobStatus, new_job_id
+from server.parameters import Making, VideoCreate, VideoVariations
+from server.references import PICTURE, chunks, head_of, picture_of
+from server.validation import validated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
+    from server.characters import Character
     from server.deps import Caller, Services
+    from server.forms import Fields
 
-_DESCRIPTIONS = {name: field.description or "" for name, field in VideoCreate.model_fields.items()}
-_CHUNK = 1 << 20
-_WAYS = 'Send the picture as a file part, or as {"image_url": "data:image/png;base64,…"}.'
+MEDIA = {images.PARAM: PICTURE, CHARACTERS: CAST}
+GROUP_PREFIX = "group_"
+# Videos of one request are this far apart, so that their ids sort by it: ids know microseconds.
+_APART_S = 2e-6
 
 
-def create_job(fields: Fields, caller: Caller, services: Services) -> Job:
+@dataclass(frozen=True)
+class _Shown:
+    """The picture and the characters that a request brings along, before any of it belongs to a job."""
+
+    picture: BinaryIO | None
+    suffix: str
+    characters: tuple[Character, ...]
+
+    def conditions(self, job_id: JobId, services: Services) -> tuple[ImageCondition, ...]:
+        """Return the picture as the job will find it."""
+        if self.picture is None:
+            return ()
+        return (ImageCondition(services.assets.input_path(job_id, f"{images.PARAM}{self.suffix}")),)
+
+    def references(self, job_id: JobId, services: Services) -> tuple[Path, ...]:
+        """Return the characters' pictures as the job will find them."""
+        pictures = map(services.characters.picture, self.characters)
+        names = (f"character_{number}{picture.suffix}" for number, picture in enumerate(pictures, start=1))
+        return tuple(services.assets.input_path(job_id, name) for name in names)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One video of a request: who makes it, and from which seed; None draws one."""
+
+    model: str
+    seed: int | None
+
+
+def create_job(
+    fields: Fields, caller: Caller, services: Services, *, attempt: Attempt | None = None, group: str | None = None
+) -> Job:
     """Accept a video. When this returns, the job survives a crash; when it raises, nothing has been stored.
 
+    Args:
+        fields: The request's parameters; taken apart.
+        caller: Whose it will be.
+        services: Where it goes.
+        attempt: By which a repetition is recognised; the job is then perhaps one that was made before.
+        group: Id of what it belongs to.
+
     Raises:
-        InvalidRequest: A parameter is unknown, malformed or missing.
+        ApiError: A parameter is unknown, malformed or missing.
         PipelineError: The model is unknown or cannot make what was asked for, or the image cannot be read.
         QueueFull: As many videos are waiting as may.
     """
-    reference = _reference(fields.pop(images.PARAM, None))
-    create = _validated(fields)
+    shown = _shown(fields, caller, services)
+    create = validated(VideoCreate, fields, MEDIA)
+    choices = [_Choice(create.model, create.seed)]
+    return _accept(create, choices, shown, _Terms(caller, services, attempt, group))[0]
+
+
+def create_variations(
+    fields: Fields, caller: Caller, services: Services, *, attempt: Attempt | None = None
+) -> tuple[Job, ...]:
+    """Accept a video for each pair of a model and a seed, all or none. Raises what ``create_job`` does."""
+    shown = _shown(fields, caller, services)
+    wanted = validated(VideoVariations, fields, MEDIA)
+    seeds = wanted.seeds or _seeds(wanted.seed, wanted.n or 1)
+    choices = [_Choice(model, seed) for model in wanted.all_models() for seed in seeds]
+    group = new_id(GROUP_PREFIX, services.now())
+    return _accept(wanted, choices, shown, _Terms(caller, services, attempt, group))
+
+
+def resolve_only(fields: Fields, caller: Caller, services: Services) -> tuple[str, ModelCard, Resolved]:
+    """Return the model that was asked for, what it means, and what would be made; nothing is stored.
+
+    Raises what ``create_job`` does, but for the content of a picture, which is not looked at.
+    """
+    shown = _shown(fields, caller, services)
+    create = validated(VideoCreate, fields, MEDIA)
     card = services.registry.find(create.model)
-    created_at = services.now()
-    job_id = new_job_id(created_at)
-    picture = None
-    if reference is not None:
-        name = f"{images.PARAM}{images.suffix_of(_head(reference))}"
-        picture = services.assets.input_path(job_id, name)
-    resolved = card.resolve(create.wish((ImageCondition(picture),) if picture else ()))
-    job = Job(
+    job_id = new_job_id(services.now())
+    wish = _wish(create, _Choice(create.model, create.seed), shown, job_id, services)
+    resolved = services.registry.resolve(card, wish)
+    warnings = (*resolved.warnings, *unnamed(shown.characters, create.prompt))
+    return create.model, card, replace(resolved, warnings=warnings)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Under which jobs are accepted."""
+
+    caller: Caller
+    services: Services
+    attempt: Attempt | None
+    group: str | None
+
+
+def _shown(fields: Fields, caller: Caller, services: Services) -> _Shown:
+    picture = picture_of(fields.pop(images.PARAM, None), caller, services)
+    suffix = images.suffix_of(head_of(picture)) if picture else ""
+    return _Shown(picture, suffix, cast_of(fields.pop(CHARACTERS, None), caller, services))
+
+
+def _seeds(first: int | None, count: int) -> list[int]:
+    if first is not None:
+        return list(range(first, first + count))
+    seeds: set[int] = set()
+    while len(seeds) < count:
+        seeds.add(secrets.randbelow(MAX_SEED + 1))
+    return sorted(seeds)
+
+
+def _wish(asked: Making, choice: _Choice, shown: _Shown, job_id: JobId, services: Services) -> Wish:
+    return replace(
+        asked.wish(),
+        seed=choice.seed,
+        conditions=shown.conditions(job_id, services),
+        references=shown.references(job_id, services),
+    )
+
+
+def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Terms) -> tuple[Job, ...]:
+    services = terms.services
+    began = services.now()
+    jobs: list[Job] = []
+    for number, choice in enumerate(choices):
+        created_at = began + number * _APART_S
+        card = services.registry.find(choice.model)
+        job_id = new_job_id(created_at)
+        resolved = services.registry.resolve(card, _wish(asked, choice, shown, job_id, services))
+        job = draft(asked, resolved, job_id, created_at, model=choice.model, card=card)
+        warnings = (*job.warnings, *unnamed(shown.characters, asked.prompt))
+        jobs.append(replace(job, warnings=warnings, owner=terms.caller.owner, group=terms.group))
+    return admit(jobs, lambda: _keep(shown, jobs, services), services, terms.attempt)
+
+
+def _keep(shown: _Shown, jobs: Sequence[Job], services: Services) -> None:
+    """Put what the jobs share into the folder of each."""
+    pictures = [services.characters.picture(character) for character in shown.characters]
+    first = None
+    for job in jobs:
+        for path, picture in zip(job.request.references, pictures, strict=True):
+            services.assets.link_input(job.id, path.name, picture)
+        for condition in job.request.conditions:
+            if first is None and shown.picture is not None:
+                first = services.assets.save_input(job.id, condition.path.name, chunks(shown.picture))
+                images.check(first, services.settings.max_image_pixels)
+            elif first is not None:
+                services.assets.link_input(job.id, condition.path.name, first)
+
+
+def draft(asked: Making, resolved: Resolved, job_id: JobId, created_at: float, *, model: str, card: ModelCard) -> Job:
+    """Return the job that a request asks for, which is nobody's yet."""
+    return Job(
         id=job_id,
-        model=create.model,
+        model=model,
         card=card.id,
         status=JobStatus.QUEUED,
         request=resolved.request,
         created_at=created_at,
         warnings=resolved.warnings,
-        owner=caller.owner,
+        priority=asked.priority or 0,
+        metadata=asked.metadata or {},
     )
+
+
+def admit(
+    jobs: Sequence[Job], keep: Callable[[], object], services: Services, attempt: Attempt | None
+) -> tuple[Job, ...]:
+    """Put the jobs of one request into the queue, all or none, once ``keep`` has filled their folders.
+
+    Returns:
+        The same jobs; or those that an earlier attempt at the request has made, nothing being kept of these.
+    """
+    accepted: tuple[Job, ...] = ()
+    digest = attempt and attempt.digest
     try:
-        if reference is not None and picture is not None:
-            services.assets.save_input(job_id, picture.name, _chunks(reference))
-            images.check(picture, services.settings.max_image_pixels)
-        services.store.add(job, max_queued=services.settings.max_queued)
-    except BaseException:
-        services.assets.delete(job_id)
-        raise
-    return job
-
-
-def _validated(fields: Fields) -> VideoCreate:
-    for name, value in fields.items():
-        if isinstance(value, UploadFile):
-            raise InvalidRequest(
-                f"{quoted(name)} is not a file parameter; send it as text.", param=name, code="invalid_type"
-            )
-        if name not in _DESCRIPTIONS:
-            raise _unknown(name, fields.get("model") or DEFAULT_MODEL)
-    try:
-        return VideoCreate.model_validate(fields)
-    except ValidationError as error:
-        raise from_validation(error.errors(include_url=False)[0], _DESCRIPTIONS) from error
-
-
-def _unknown(name: str, model: Value) -> Exception:
-    if name in FOREIGN_PARAMETERS:
-        return UnsupportedOption(f"The model {quoted(model)} does not honour '{name}'; leave it out.", param=name)
-    close = difflib.get_close_matches(name[:40], [*_DESCRIPTIONS, images.PARAM], n=1)
-    advice = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join([*_DESCRIPTIONS, images.PARAM])}."
-    return InvalidRequest(f"Unknown parameter: {quoted(name)}. {advice}", param=name, code="unknown_parameter")
-
-
-def _reference(value: Value) -> BinaryIO | None:
-    """Return the picture's bytes, wherever they are in the request."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        # Written by hand for curl: an object in a text part.
-        value = cast("Value", parse_object(value))
-    match value:
-        case None:
-            return None
-        case UploadFile():
-            return value.file
-        case {"image_url": str(url), **rest} if not rest:
-            return io.BytesIO(_from_data_url(url))
-        case {"file_id": _}:
-            message = f"This server has no stored files yet. {_WAYS}"
-            raise InvalidRequest(message, param="input_reference.file_id", code="unsupported_option")
-        case _:
-            message = f"Invalid type for 'input_reference'. {_WAYS}"
-            raise InvalidRequest(message, param=images.PARAM, code="invalid_type")
-
-
-def _from_data_url(url: str) -> bytes:
-    comma = url.find(",")
-    head = url[: max(comma, 0)]
-    if not (head.startswith("data:") and head.endswith(";base64")):
-        message = f"This server fetches no addresses yet; image_url must be a base64 data: URL. {_WAYS}"
-        raise InvalidRequest(message, param="input_reference.image_url")
-    try:
-        # A view: the picture may be tens of megabytes, and every copy counts.
-        return base64.b64decode(memoryview(url.encode("ascii"))[comma + 1 :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        message = "The data: URL in image_url is not valid base64."
-        raise InvalidRequest(message, param="input_reference.image_url") from error
-
-
-def _head(file: BinaryIO) -> bytes:
-    head = file.read(16)
-    file.seek(0)
-    return head
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
-        yield chunk
+        keep()
+        marked = [replace(job, digest=digest) for job in jobs]
+        accepted = services.store.add(*marked, max_queued=services.settings.max_queued, attempt=attempt)
+    finally:
+        kept = {job.id for job in accepted}
+        for job in jobs:
+            if job.id not in kept:
+                services.assets.delete(job.id)
+    return accepted

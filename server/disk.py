@@ -24,10 +24,10 @@ def written_whole(path: Path) -> Generator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename inside ``folder`` survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

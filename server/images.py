@@ -1,4 +1,4 @@
-"""Reference images from outside, decoded where they can do no harm: in a process with bounded memory and time.
+"""Pictures from outside, decoded in the sandbox.
 
 A picture of the largest size that is taken has more pixels than the API process has memory to spare, and decoders
 of image formats have had their share of holes.
@@ -6,19 +6,27 @@ of image formats have had their share of holes.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from pipelines.errors import InvalidImage
+from server import sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PARAM = "input_reference"
-TIMEOUT_S = 40
 _ACCEPTED = "Send a whole JPEG, PNG or WebP picture."
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return the file name's suffix for a picture that starts with ``head``, or None if it is no picture."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ".png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return ".jpg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    return None
 
 
 def suffix_of(head: bytes) -> str:
@@ -27,29 +35,22 @@ def suffix_of(head: bytes) -> str:
     Raises:
         InvalidImage: It is no picture of a kind that is taken.
     """
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return ".png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return ".jpg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return ".webp"
-    raise InvalidImage(f"input_reference is not an image that can be read. {_ACCEPTED}", param=PARAM)
+    suffix = kind_of(head)
+    if suffix is None:
+        raise InvalidImage(f"input_reference is not an image that can be read. {_ACCEPTED}", param=PARAM)
+    return suffix
 
 
-def check(path: Path, max_pixels: int) -> None:
+def check(path: Path, max_pixels: int, param: str = PARAM) -> None:
     """Decode the picture once, whole, in a process of its own.
 
     Raises:
         InvalidImage: It is damaged, incomplete, too large, or takes more than it may.
     """
-    # -P: a folder "server" in the current directory must not be taken for ours.
-    command = [sys.executable, "-P", "-m", "server.image_worker", str(path), str(max_pixels)]
     try:
-        # The arguments are ours: an interpreter, a module, a path that the asset store made, a number.
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        raise InvalidImage(f"The image took too long to read. {_ACCEPTED}", param=PARAM) from error
-    if done.returncode:
-        raise InvalidImage(f"The image could not be read within the server's limits. {_ACCEPTED}", param=PARAM)
-    if message := json.loads(done.stdout)["message"]:
-        raise InvalidImage(f"{message} {_ACCEPTED}", param=PARAM)
+        message = sandbox.run("server.image_worker", str(path), str(max_pixels))["message"]
+    except sandbox.Overrun as error:
+        message = "The image could not be read within the server's limits."
+        raise InvalidImage(f"{message} {_ACCEPTED}", param=param) from error
+    if message:
+        raise InvalidImage(f"{message} {_ACCEPTED}", param=param)

@@ -1,138 +1,17 @@
-"""The wire, and nothing else: what OpenAI's clients send and expect, and our own parameters beside theirs."""
+"""The wire's answers, and nothing else: what OpenAI's clients expect, and our own keys beside theirs."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
-from pipelines.card import MAX_PROMPT, ModelCard, Wish
+from pipelines.card import ModelCard
 from server.jobs import Job, JobStatus
 
-if TYPE_CHECKING:
-    from pipelines.types import ImageCondition
-
-DEFAULT_MODEL = "sora-2"
 DEFAULT_PAGE, MAX_PAGE = 20, 100
-# Parameters that other servers of this API take. Nothing here honours them yet, and nobody shall believe so.
-FOREIGN_PARAMETERS = frozenset(
-    {
-        "aspect_ratio",
-        "audio_reference",
-        "characters",
-        "enable_frame_interpolation",
-        "extra_params",
-        "flow_shift",
-        "generate_sound",
-        "guidance_scale_2",
-        "image_reference",
-        "lora",
-        "n",
-        "sound_duration",
-        "video_reference",
-    }
-)
-_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
-_WORD = 2**63 - 1
-
-
-def _plain_line_ends(value: object) -> object:
-    # Node's FormData turns every line end into CRLF.
-    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value
-
-
-def _storable(text: str) -> str:
-    # JSON can carry both; UTF-8 cannot encode the one, and not every database stores the other.
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("The text contains characters that are not text.")
-    return text
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("The prompt is empty.")
-    return text
-
-
-def _not_bool(value: object) -> object:
-    # To Python, true is the number 1.
-    if isinstance(value, bool):
-        raise ValueError("A boolean is not a number.")  # noqa: TRY004 - pydantic collects ValueError only
-    return value
-
-
-def _conflict(param: str, message: str) -> PydanticCustomError:
-    # A plain ValueError about several parameters could not name one of them.
-    return PydanticCustomError("conflict", "{message}", {"message": message, "param": param})
-
-
-Text = Annotated[str, BeforeValidator(_plain_line_ends), Field(max_length=MAX_PROMPT), AfterValidator(_storable)]
-Prompt = Annotated[Text, Field(min_length=1), AfterValidator(_not_blank)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=-_WORD, le=_WORD)]
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
-
-
-class VideoCreate(BaseModel):
-    """The parameters of a new video. Descriptions complete "Expected …" in an error's sentence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: Prompt = Field(description=f"a text of 1 to {MAX_PROMPT:,} characters that says what to show")
-    model: Name = Field(default=DEFAULT_MODEL, description="the name of a model that GET /v1/models lists")
-    seconds: Number | None = Field(
-        default=None, description="a length in seconds such as '4'; num_frames says it exactly"
-    )
-    size: str | None = Field(
-        default=None,
-        pattern=rf"^{_SIZE.pattern}$",
-        description="WIDTHxHEIGHT in pixels, such as '1280x720'",
-    )
-    width: Count | None = Field(default=None, description="a width in pixels, together with height; or use size")
-    height: Count | None = Field(default=None, description="a height in pixels, together with width; or use size")
-    fps: Count | None = Field(default=None, description="a frame rate that the model makes, such as 8")
-    num_frames: Count | None = Field(default=None, description="a number of frames that the model makes")
-    seed: Count | None = Field(default=None, description="a whole number; without it, one is drawn")
-    negative_prompt: Text | None = Field(default=None, description="a text that says what not to show")
-    num_inference_steps: Count | None = Field(default=None, description="a number of denoising steps, such as 20")
-    guidance_scale: Number | None = Field(default=None, description="a number such as 4.0; up to 1 means no guidance")
-
-    @model_validator(mode="after")
-    def _says_each_thing_once(self) -> VideoCreate:
-        if (self.width is None) != (self.height is None):
-            raise _conflict(
-                "width" if self.width is None else "height", "width and height belong together: give both, or size."
-            )
-        if self.size and self.width is not None and self.size != f"{self.width}x{self.height}":
-            raise _conflict("size", f"size {self.size} contradicts width and height: give one of the two.")
-        if self.seconds is not None and self.num_frames is not None:
-            raise _conflict("num_frames", "seconds and num_frames both say how long the clip is: give one of the two.")
-        return self
-
-    def wish(self, conditions: tuple[ImageCondition, ...] = ()) -> Wish:
-        """Return what was asked for, in the models' words."""
-        return Wish(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            size=self._pixels(),
-            seconds=self.seconds,
-            num_frames=self.num_frames,
-            fps=self.fps,
-            seed=self.seed,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-            conditions=conditions,
-        )
-
-    def _pixels(self) -> tuple[int, int] | None:
-        if self.width is not None and self.height is not None:
-            return self.width, self.height
-        found = _SIZE.fullmatch(self.size or "")
-        return (int(found[1]), int(found[2])) if found else None
 
 
 class VideoError(BaseModel):
@@ -175,6 +54,11 @@ class Video(BaseModel):
     inference_time_s: float | None
     peak_memory_mb: float | None
     stage_durations: Mapping[str, float] | None = Field(description="Seconds per stage.")
+    metadata: Mapping[str, str]
+    priority: int = Field(description="Larger goes first.")
+    group: str | None = Field(description="The variations or the batch that it belongs to.")
+    starred: bool = Field(description="Whether it is kept when room is made for newer ones.")
+    preview: str | None = Field(description="Path of a small moving picture of it; null while it is queued.")
 
     @classmethod
     def of(cls, job: Job, queue_position: int | None = None) -> Video:
@@ -185,14 +69,14 @@ class Video(BaseModel):
             id=job.id,
             model=job.model,
             status=job.status,
-            progress=_percent(job),
+            progress=percent(job),
             created_at=int(job.created_at),
             completed_at=None if job.completed_at is None else int(job.completed_at),
-            expires_at=None,
+            expires_at=None if job.expiry is None else int(job.expiry),
             prompt=request.prompt,
             size=request.delivery.size,
             seconds=f"{request.delivery.seconds:.12g}",
-            remixed_from_video_id=None,
+            remixed_from_video_id=job.origin and job.origin.video,
             error=job.error and VideoError(code=job.error.code, message=job.error.message),
             negative_prompt=request.negative_prompt,
             seed=request.seed,
@@ -210,10 +94,15 @@ class Video(BaseModel):
             inference_time_s=result and math.fsum(result.stage_s.values()),
             peak_memory_mb=result and result.peak_memory_bytes / 1e6,
             stage_durations=result and result.stage_s,
+            metadata=job.metadata,
+            priority=job.priority,
+            group=job.group,
+            starred=job.starred,
+            preview=None if job.status is JobStatus.QUEUED else f"/v1/videos/{job.id}/preview",
         )
 
 
-def _percent(job: Job) -> int:
+def percent(job: Job) -> int:
     """Return whole percent, never null: clients divide by 100. 100 means that the video can be downloaded."""
     if job.status is JobStatus.COMPLETED:
         return 100
@@ -234,6 +123,22 @@ class VideoList(BaseModel):
         """Wrap a page's videos."""
         first, last = (videos[0].id, videos[-1].id) if videos else (None, None)
         return cls(data=videos, first_id=first, last_id=last, has_more=has_more)
+
+
+class VideoGroup(BaseModel):
+    """Variations: the videos of one prompt, in the order of their models and seeds."""
+
+    id: str
+    object: Literal["video.group"] = "video.group"
+    created_at: int
+    data: list[Video]
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], positions: Mapping[str, int]) -> VideoGroup:
+        """Say the jobs of one group, of which there is at least one."""
+        first = jobs[0]
+        videos = [Video.of(job, positions.get(job.id)) for job in jobs]
+        return cls(id=first.group or first.id, created_at=int(first.created_at), data=videos)
 
 
 class VideoDeleted(BaseModel):
@@ -324,22 +229,8 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Videos can be made."""
+    """Videos can be made, or will be once the pause is over."""
 
-    status: Literal["ready"] = "ready"
+    status: Literal["ready", "paused"]
+    reason: str | None = Field(description="Why the queue is paused; null unless it is.")
     workers: list[Worker]
-
-
-def create_body_schema(*, multipart: bool) -> dict[str, Any]:
-    """Return the JSON schema of a creation's body; a form carries the reference image as a file."""
-    schema = VideoCreate.model_json_schema(ref_template="#/components/schemas/{model}")
-    picture = "The first frame: a JPEG, PNG or WebP image, cropped to cover the clip"
-    by_url = {
-        "type": "object",
-        "properties": {"image_url": {"type": "string", "description": "A data: URL"}},
-        "required": ["image_url"],
-        "additionalProperties": False,
-    }
-    reference = {"type": "string", "format": "binary"} if multipart else by_url
-    schema["properties"]["input_reference"] = {**reference, "description": picture}
-    return schema

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from pipelines.types import GenerationRequest, Stage, VideoShape
 from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus
-from server.schemas import Video, VideoCreate, VideoList
+from server.parameters import VideoCreate
+from server.schemas import Video, VideoList
 
 REQUEST = GenerationRequest(
     prompt="a red ball",

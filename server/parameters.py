@@ -1,0 +1,235 @@
+"""What a request may ask for: the parameters of every call that makes videos, and their rules.
+
+Descriptions complete "Expected …" in an error's sentence. Pictures, clips and characters are not in here: they arrive
+as files, as ids or as addresses, and have modules of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipelines.card import MAX_PROMPT, MAX_SECONDS, MAX_SEED, Wish
+
+DEFAULT_MODEL = "sora-2"
+MAX_VARIATIONS = 64
+MAX_PRIORITY = 10
+# Parameters that other servers of this API take. Nothing here honours them yet, and nobody shall believe so.
+FOREIGN_PARAMETERS = frozenset(
+    {
+        "aspect_ratio",
+        "audio_reference",
+        "enable_frame_interpolation",
+        "extra_params",
+        "flow_shift",
+        "generate_sound",
+        "guidance_scale_2",
+        "image_reference",
+        "lora",
+        "sound_duration",
+        "video_reference",
+    }
+)
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_WORD = 2**63 - 1
+
+
+def _plain_line_ends(value: object) -> object:
+    # Node's FormData turns every line end into CRLF.
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value
+
+
+def _storable(text: str) -> str:
+    # JSON can carry both; UTF-8 cannot encode the one, and not every database stores the other.
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("The text contains characters that are not text.")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("The text is empty.")
+    return text
+
+
+def _not_bool(value: object) -> object:
+    # To Python, true is the number 1.
+    if isinstance(value, bool):
+        raise ValueError("A boolean is not a number.")  # noqa: TRY004 - pydantic collects ValueError only
+    return value
+
+
+def conflict(param: str, message: str) -> PydanticCustomError:
+    """Return the complaint of a validator about several parameters, which a plain ValueError could not name."""
+    return PydanticCustomError("conflict", "{message}", {"message": message, "param": param})
+
+
+Text = Annotated[str, BeforeValidator(_plain_line_ends), Field(max_length=MAX_PROMPT), AfterValidator(_storable)]
+Prompt = Annotated[Text, Field(min_length=1), AfterValidator(_not_blank)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=-_WORD, le=_WORD)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Priority = Annotated[Count, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_storable)],
+        Annotated[str, Field(max_length=512), AfterValidator(_storable)],
+    ],
+    Field(max_length=16),
+]
+
+_METADATA = "up to 16 pairs of text, keys of up to 64 and values of up to 512 characters"
+_PRIORITY = f"a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}; larger goes first"
+
+
+class Making(BaseModel):
+    """What every call that makes a video takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: Prompt = Field(description=f"a text of 1 to {MAX_PROMPT:,} characters that says what to show")
+    seed: Count | None = Field(default=None, description="a whole number; without it, one is drawn")
+    negative_prompt: Text | None = Field(default=None, description="a text that says what not to show")
+    num_inference_steps: Count | None = Field(default=None, description="a number of denoising steps, such as 20")
+    guidance_scale: Number | None = Field(default=None, description="a number such as 4.0; up to 1 means no guidance")
+    priority: Priority | None = Field(default=None, description=_PRIORITY)
+    metadata: Metadata | None = Field(default=None, description=_METADATA)
+
+    def wish(self) -> Wish:
+        """Return what was asked for, in the models' words."""
+        return Wish(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            seed=self.seed,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+        )
+
+
+class _Framed(Making):
+    """What a video that starts from nothing takes."""
+
+    seconds: Number | None = Field(
+        default=None, description="a length in seconds such as '4'; num_frames says it exactly"
+    )
+    size: str | None = Field(
+        default=None,
+        pattern=rf"^{_SIZE.pattern}$",
+        description="WIDTHxHEIGHT in pixels, such as '1280x720'",
+    )
+    width: Count | None = Field(default=None, description="a width in pixels, together with height; or use size")
+    height: Count | None = Field(default=None, description="a height in pixels, together with width; or use size")
+    fps: Count | None = Field(default=None, description="a frame rate that the model makes, such as 8")
+    num_frames: Count | None = Field(default=None, description="a number of frames that the model makes")
+
+    @model_validator(mode="after")
+    def _says_each_thing_once(self) -> _Framed:
+        if (self.width is None) != (self.height is None):
+            raise conflict(
+                "width" if self.width is None else "height", "width and height belong together: give both, or size."
+            )
+        if self.size and self.width is not None and self.size != f"{self.width}x{self.height}":
+            raise conflict("size", f"size {self.size} contradicts width and height: give one of the two.")
+        if self.seconds is not None and self.num_frames is not None:
+            raise conflict("num_frames", "seconds and num_frames both say how long the clip is: give one of the two.")
+        return self
+
+    def wish(self) -> Wish:
+        """Return what was asked for, in the models' words."""
+        framed = {"size": self._pixels(), "seconds": self.seconds, "num_frames": self.num_frames, "fps": self.fps}
+        return Wish(**(vars(super().wish()) | framed))
+
+    def _pixels(self) -> tuple[int, int] | None:
+        if self.width is not None and self.height is not None:
+            return self.width, self.height
+        found = _SIZE.fullmatch(self.size or "")
+        return (int(found[1]), int(found[2])) if found else None
+
+
+class VideoCreate(_Framed):
+    """The parameters of a new video."""
+
+    model: Name = Field(default=DEFAULT_MODEL, description="the name of a model that GET /v1/models lists")
+
+
+class VideoVariations(_Framed):
+    """The parameters of several videos of one prompt: one for each pair of a model and a seed."""
+
+    model: Name | None = Field(default=None, description="the name of one model; or use models")
+    models: Annotated[list[Name], Field(min_length=1, max_length=MAX_VARIATIONS)] | None = Field(
+        default=None, description="a list of names of models that GET /v1/models lists"
+    )
+    n: Annotated[Count, Field(ge=1, le=MAX_VARIATIONS)] | None = Field(
+        default=None, description=f"how many seeds, from 1 to {MAX_VARIATIONS}; they count up from seed if it is given"
+    )
+    seeds: Annotated[list[Count], Field(min_length=1, max_length=MAX_VARIATIONS)] | None = Field(
+        default=None, description="a list of whole numbers; or use n"
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> VideoVariations:
+        if self.model is not None and self.models is not None:
+            raise conflict("models", "model and models both say who makes the videos: give one of the two.")
+        if self.seeds is not None and (self.seed is not None or self.n is not None):
+            raise conflict("seeds", "seeds says which seeds there are: leave out seed and n.")
+        for name, given in (("models", self.models or []), ("seeds", self.seeds or [])):
+            if len(set(given)) < len(given):
+                raise conflict(name, f"{name} names the same twice; each pair of model and seed makes one video.")
+        if self.seed is not None and self.seed + (self.n or 1) - 1 > MAX_SEED:
+            raise conflict("n", f"Counting up from seed would pass {MAX_SEED}.")
+        if len(self.all_models()) * (self.n or len(self.seeds or [0])) > MAX_VARIATIONS:
+            raise conflict(
+                "seeds" if self.seeds else "n", f"That is more than {MAX_VARIATIONS} videos; make them in parts."
+            )
+        return self
+
+    def all_models(self) -> list[str]:
+        """Return the models that are wanted."""
+        return self.models or [self.model or DEFAULT_MODEL]
+
+
+class VideoEdit(Making):
+    """The parameters of a remix or an edit; without a model, the source's makes it."""
+
+    model: Name | None = Field(default=None, description="the name of a model that GET /v1/models lists")
+    strength: Number | None = Field(
+        default=None, description="how far to go from the source, above 0 (keep it) up to 1 (forget it)"
+    )
+
+    def wish(self) -> Wish:
+        """Return what was asked for, in the models' words."""
+        return Wish(**(vars(super().wish()) | {"strength": self.strength}))
+
+
+class VideoExtension(Making):
+    """The parameters of an extension; without a model, the source's makes it."""
+
+    seconds: Number = Field(description=f"the length of what is to be added, 1 to {MAX_SECONDS:g} seconds")
+    model: Name | None = Field(default=None, description="the name of a model that GET /v1/models lists")
+
+    def wish(self) -> Wish:
+        """Return what was asked for, in the models' words."""
+        return Wish(**(vars(super().wish()) | {"seconds": self.seconds}))
+
+
+class VideoUpdate(BaseModel):
+    """What can be changed of an accepted video."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    starred: bool | None = Field(default=None, description="true or false; what is starred is not pruned")
+    priority: Priority | None = Field(default=None, description=_PRIORITY)
+    metadata: Metadata | None = Field(default=None, description=f"{_METADATA}; they replace those from before")
+
+
+class CharacterCreate(BaseModel):
+    """The parameters of a character, besides the clip or picture of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable), AfterValidator(_not_blank)] = (
+        Field(description="a name of 1 to 80 characters, by which prompts speak of the character")
+    )
