@@ -16,16 +16,33 @@ from server.auth import Guard, Keyring
 from server.batch_runner import BatchThread
 from server.batches import BatchStore
 from server.characters import CharacterStore
+from server.delivery import Deliverer, DeliveryQueue, Poster
 from server.deps import Services
+from server.events import Broker
 from server.files import FileStore
 from server.keys import KeyStore
-from server.routes import batches, characters, derivations, files, health, metrics, models, queue, variations, videos
+from server.outbox import Outbox
+from server.routes import (
+    batches,
+    characters,
+    derivations,
+    events,
+    files,
+    health,
+    metrics,
+    models,
+    queue,
+    variations,
+    videos,
+    webhooks,
+)
 from server.schemas import ErrorEnvelope
 from server.settings import Settings
 from server.store import JobStore
 from server.supervisor import Supervisor
 from server.telemetry import Metrics, Telemetry
 from server.timings import TimingStore
+from server.webhooks import EndpointStore
 
 
 def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
@@ -42,6 +59,9 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         store = await to_thread.run_sync(JobStore.open, settings.database_url)
+        outbox = Outbox(store.engine, time.time)
+        broker = Broker(outbox, store)
+        post = Poster(settings)
         app.state.services = Services(
             settings,
             registry,
@@ -51,6 +71,10 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             TimingStore(store.engine),
             FileStore(store.engine, settings.files_dir, time.time),
             BatchStore(store.engine, time.time),
+            outbox,
+            broker,
+            EndpointStore(store.engine, time.time),
+            post,
         )
         app.state.keyring = Keyring(KeyStore(store.engine))
         measured.observe_jobs(store)
@@ -59,12 +83,16 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             supervisor.start()
         batch_thread = BatchThread(app.state.services)
         batch_thread.start()
+        deliverer = Deliverer(DeliveryQueue(store.engine, time.time), outbox, post, health.own_version())
+        deliverer.start()
         try:
-            yield
+            async with broker.serving():
+                yield
         finally:
             await to_thread.run_sync(batch_thread.stop)
             if supervisor:
                 await to_thread.run_sync(supervisor.stop)
+            await to_thread.run_sync(deliverer.stop)
             store.close()
 
     app = FastAPI(
@@ -84,6 +112,10 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     app.add_middleware(Telemetry, metrics=measured)
     errors.install(app)
     # Fixed names before those that any id fits.
-    for routes in (derivations, characters, variations, queue, videos, files, batches, models, health, metrics):
+    routers = (
+        *(events, derivations, characters, variations, queue, videos),
+        *(files, batches, webhooks, models, health, metrics),
+    )
+    for routes in routers:
         app.include_router(routes.router)
     return app

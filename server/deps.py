@@ -14,13 +14,17 @@ from pipelines.registry import Registry
 from server.assets import AssetStore
 from server.batches import BatchStore
 from server.characters import CharacterStore
+from server.delivery import Post
+from server.events import Broker
 from server.files import FileStore
 from server.forms import LARGE_AT_ONCE, Body, open_body
 from server.jobs import JOB_ID, JobId, Owner
+from server.outbox import Outbox
 from server.retries import Turns
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
 from server.timings import TimingStore
+from server.webhooks import EndpointStore
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Services:
     timings: TimingStore
     files: FileStore
     batches: BatchStore
+    outbox: Outbox
+    events: Broker
+    endpoints: EndpointStore
+    post: Post
     now: Callable[[], float] = time.time
     large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
     turns: Turns = field(default_factory=Turns)
