@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.card import MAX_SEED, ModelCard, Resolved, Wish
-from pipelines.types import ImageCondition
+from pipelines.types import ImageCondition, ImageFit
 from server import images
 from server.casting import CAST, CHARACTERS, cast_of, unnamed
+from server.errors import InvalidRequest
 from server.ids import new_id
 from server.jobs import Attempt, Job, JobId, JobStatus, new_job_id
 from server.parameters import Making, VideoCreate, VideoVariations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from server.characters import Character
     from server.deps import Caller, Services
-    from server.forms import Fields
+    from server.forms import Fields, Value
 
 MEDIA = {images.PARAM: PICTURE, CHARACTERS: CAST}
 GROUP_PREFIX = "group_"
@@ -36,13 +37,28 @@ class _Shown:
 
     picture: BinaryIO | None
     suffix: str
+    fit: ImageFit
     characters: tuple[Character, ...]
 
     def conditions(self, job_id: JobId, services: Services) -> tuple[ImageCondition, ...]:
         """Return the picture as the job will find it."""
         if self.picture is None:
             return ()
-        return (ImageCondition(services.assets.input_path(job_id, f"{images.PARAM}{self.suffix}")),)
+        path = services.assets.input_path(job_id, f"{images.PARAM}{self.suffix}")
+        # What matches the video exactly may still have to be scaled, if the model makes another size.
+        return (ImageCondition(path, fit="cover" if self.fit == "exact" else self.fit),)
+
+    def check_size(self, width: int, height: int, job: Job) -> None:
+        """Refuse a picture that is to match the video and does not.
+
+        Raises:
+            InvalidRequest: It does not.
+        """
+        delivery = job.request.delivery
+        if self.fit == "exact" and (width, height) != (delivery.width, delivery.height):
+            message = "Inpaint image must match the requested width and height"
+            message = f"{message}: it is {width}x{height}, the video {delivery.size}. Or choose another reference_fit."
+            raise InvalidRequest(message, param=images.PARAM, code="image_size_mismatch")
 
     def references(self, job_id: JobId, services: Services) -> tuple[Path, ...]:
         """Return the characters' pictures as the job will find them."""
@@ -76,8 +92,9 @@ def create_job(
         PipelineError: The model is unknown or cannot make what was asked for, or the image cannot be read.
         QueueFull: As many videos are waiting as may.
     """
-    shown = _shown(fields, caller, services)
+    brought = _taken_from(fields)
     create = validated(VideoCreate, fields, MEDIA)
+    shown = _shown(brought, create.reference_fit, caller, services)
     choices = [_Choice(create.model, create.seed)]
     return _accept(create, choices, shown, _Terms(caller, services, attempt, group))[0]
 
@@ -86,8 +103,9 @@ def create_variations(
     fields: Fields, caller: Caller, services: Services, *, attempt: Attempt | None = None
 ) -> tuple[Job, ...]:
     """Accept a video for each pair of a model and a seed, all or none. Raises what ``create_job`` does."""
-    shown = _shown(fields, caller, services)
+    brought = _taken_from(fields)
     wanted = validated(VideoVariations, fields, MEDIA)
+    shown = _shown(brought, wanted.reference_fit, caller, services)
     seeds = wanted.seeds or _seeds(wanted.seed, wanted.n or 1)
     choices = [_Choice(model, seed) for model in wanted.all_models() for seed in seeds]
     group = new_id(GROUP_PREFIX, services.now())
@@ -99,8 +117,9 @@ def resolve_only(fields: Fields, caller: Caller, services: Services) -> tuple[st
 
     Raises what ``create_job`` does, but for the content of a picture, which is not looked at.
     """
-    shown = _shown(fields, caller, services)
+    brought = _taken_from(fields)
     create = validated(VideoCreate, fields, MEDIA)
+    shown = _shown(brought, create.reference_fit, caller, services)
     card = services.registry.find(create.model)
     job_id = new_job_id(services.now())
     wish = _wish(create, _Choice(create.model, create.seed), shown, job_id, services)
@@ -119,10 +138,17 @@ class _Terms:
     group: str | None
 
 
-def _shown(fields: Fields, caller: Caller, services: Services) -> _Shown:
-    picture = picture_of(fields.pop(images.PARAM, None), caller, services)
+def _taken_from(fields: Fields) -> tuple[Value, Value]:
+    """Take the picture and the characters out of a request, so that what is left can be validated."""
+    return fields.pop(images.PARAM, None), fields.pop(CHARACTERS, None)
+
+
+def _shown(brought: tuple[Value, Value], fit: ImageFit, caller: Caller, services: Services) -> _Shown:
+    characters = cast_of(brought[1], caller, services)
+    # Last, since it may have to be fetched from afar.
+    picture = picture_of(brought[0], caller, services)
     suffix = images.suffix_of(head_of(picture)) if picture else ""
-    return _Shown(picture, suffix, cast_of(fields.pop(CHARACTERS, None), caller, services))
+    return _Shown(picture, suffix, fit, characters)
 
 
 def _seeds(first: int | None, count: int) -> list[int]:
@@ -161,16 +187,17 @@ def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Te
 def _keep(shown: _Shown, jobs: Sequence[Job], services: Services) -> None:
     """Put what the jobs share into the folder of each."""
     pictures = [services.characters.picture(character) for character in shown.characters]
-    first = None
+    first, size = None, (0, 0)
     for job in jobs:
         for path, picture in zip(job.request.references, pictures, strict=True):
             services.assets.link_input(job.id, path.name, picture)
         for condition in job.request.conditions:
             if first is None and shown.picture is not None:
                 first = services.assets.save_input(job.id, condition.path.name, chunks(shown.picture))
-                images.check(first, services.settings.max_image_pixels)
+                size = images.check(first, services.settings.max_image_pixels)
             elif first is not None:
                 services.assets.link_input(job.id, condition.path.name, first)
+            shown.check_size(*size, job)
 
 
 def draft(asked: Making, resolved: Resolved, job_id: JobId, created_at: float, *, model: str, card: ModelCard) -> Job:

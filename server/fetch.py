@@ -193,7 +193,10 @@ def _keep(answer: httpx2.Response, target: BinaryIO, max_bytes: int) -> None:
         kept += len(chunk)
         if kept > max_bytes:
             raise FetchFailed(f"What {host} sends is larger than {max_bytes / 1e6:g} MB.")
-        target.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            # A file without a buffer may take less than it is given.
+            rest = rest[target.write(rest) :]
 
 
 class _Deadline:

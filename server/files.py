@@ -146,6 +146,8 @@ class FileStore:
         Raises:
             FileNotFound: There is none.
         """
+        if not FILE_ID.fullmatch(file_id):
+            raise FileNotFound(file_id)
         query = select(files).where(files.c.id == file_id, self._is_shown(), _is_of(owner))
         with self._reads.connect() as db:
             row = db.execute(query).mappings().one_or_none()

@@ -11,14 +11,14 @@ from server import sandbox
 
 
 def main(path: str, max_pixels: str) -> None:
-    """Tell ``{"message": …}``; an empty message means that the picture is sound."""
+    """Tell ``{"message": …, "width": …, "height": …}``; an empty message means that the picture is sound."""
     sandbox.confine()
-    message = ""
+    message, size = "", (0, 0)
     try:
-        check_image(Path(path), int(max_pixels))
+        size = check_image(Path(path), int(max_pixels))
     except InvalidImage as error:
         message = error.message
-    sandbox.tell({"message": message})
+    sandbox.tell({"message": message, "width": size[0], "height": size[1]})
 
 
 if __name__ == "__main__":

@@ -41,16 +41,17 @@ def suffix_of(head: bytes) -> str:
     return suffix
 
 
-def check(path: Path, max_pixels: int, param: str = PARAM) -> None:
-    """Decode the picture once, whole, in a process of its own.
+def check(path: Path, max_pixels: int, param: str = PARAM) -> tuple[int, int]:
+    """Decode the picture once, whole, in a process of its own, and return its width and height.
 
     Raises:
         InvalidImage: It is damaged, incomplete, too large, or takes more than it may.
     """
     try:
-        message = sandbox.run("server.image_worker", str(path), str(max_pixels))["message"]
+        found = sandbox.run("server.image_worker", str(path), str(max_pixels))
     except sandbox.Overrun as error:
         message = "The image could not be read within the server's limits."
         raise InvalidImage(f"{message} {_ACCEPTED}", param=param) from error
-    if message:
-        raise InvalidImage(f"{message} {_ACCEPTED}", param=param)
+    if found["message"]:
+        raise InvalidImage(f"{found['message']} {_ACCEPTED}", param=param)
+    return found["width"], found["height"]

@@ -7,7 +7,8 @@ as files, as ids or as addresses, and have modules of their own.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -125,6 +126,11 @@ class _Framed(Making):
     fps: Count | None = Field(default=None, description="a frame rate that the model makes, such as 8")
     num_frames: Count | None = Field(default=None, description="a number of frames that the model makes")
 
+    reference_fit: Literal["cover", "contain", "exact"] = Field(
+        default="cover",
+        description="cover (crop input_reference to the clip's size), contain (add bars) or exact (refuse other sizes)",
+    )
+
     @model_validator(mode="after")
     def _says_each_thing_once(self) -> _Framed:
         if (self.width is None) != (self.height is None):
@@ -139,8 +145,8 @@ class _Framed(Making):
 
     def wish(self) -> Wish:
         """Return what was asked for, in the models' words."""
-        framed = {"size": self._pixels(), "seconds": self.seconds, "num_frames": self.num_frames, "fps": self.fps}
-        return Wish(**(vars(super().wish()) | framed))
+        wish = super().wish()
+        return replace(wish, size=self._pixels(), seconds=self.seconds, num_frames=self.num_frames, fps=self.fps)
 
     def _pixels(self) -> tuple[int, int] | None:
         if self.width is not None and self.height is not None:
@@ -201,7 +207,7 @@ class VideoEdit(Making):
 
     def wish(self) -> Wish:
         """Return what was asked for, in the models' words."""
-        return Wish(**(vars(super().wish()) | {"strength": self.strength}))
+        return replace(super().wish(), strength=self.strength)
 
 
 class VideoExtension(Making):
@@ -212,7 +218,7 @@ class VideoExtension(Making):
 
     def wish(self) -> Wish:
         """Return what was asked for, in the models' words."""
-        return Wish(**(vars(super().wish()) | {"seconds": self.seconds}))
+        return replace(super().wish(), seconds=self.seconds)
 
 
 class VideoUpdate(BaseModel):
