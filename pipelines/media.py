@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -98,6 +100,7 @@ def write_clip(
 
     Raises:
         BadOutput: ffmpeg could not encode the clip.
+        OSError: There is no room for the file.
     """
     temporary = path.with_name(f".{path.name}.partial")
     with _sound_file(clip.audio, path.parent) as sound, _metadata_file(metadata, path.parent) as notes:
@@ -160,6 +163,10 @@ def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int,
         if process.returncode:
             errors.seek(0)
             reason = errors.read().decode(errors="replace").strip()[-400:]
+            for full in (errno.ENOSPC, errno.EDQUOT):
+                if os.strerror(full) in reason:
+                    # The clip is sound; whoever stores it has to make room.
+                    raise OSError(full, os.strerror(full), str(into))
             raise BadOutput(f"ffmpeg could not encode the clip: {reason or process.returncode}")
 
 

@@ -77,7 +77,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             post,
         )
         app.state.keyring = Keyring(KeyStore(store.engine))
-        measured.observe_jobs(store)
+        measured.observe_jobs(store, settings)
         supervisor = Supervisor(settings) if supervise else None
         if supervisor:
             supervisor.start()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -26,6 +27,7 @@ from server.assets import AssetMissing
 from server.batches import BatchNotFound
 from server.files import FileNotFound, FilesFull
 from server.intake import QueueFull
+from server.space import ran_out
 from server.store import JobNotFound
 
 if TYPE_CHECKING:
@@ -103,6 +105,15 @@ class NotFound(ApiError):
     code = "not_found"
 
 
+class ContentExpired(NotFound):
+    """The video's files have been removed, as the server's settings or its operator wanted."""
+
+    code = "content_expired"
+
+    def __init__(self, *, param: str | None = None) -> None:
+        super().__init__("The files of this video have expired and are gone; its record stays.", param=param)
+
+
 class ContentUnavailable(ApiError):
     """The video has no content, now or ever."""
 
@@ -117,6 +128,13 @@ class RangeNotSatisfiable(ApiError):
 
     status = 416
     code = "range_not_satisfiable"
+
+
+class DiskFull(ApiError):
+    """There is no room for what was sent. Nothing of it has been kept."""
+
+    status = 507
+    code = "insufficient_storage"
 
 
 class NotReady(ApiError):
@@ -173,6 +191,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
+    app.add_exception_handler(OSError, _unless_full)
+    app.add_exception_handler(SQLAlchemyError, _unless_full)
 
 
 def from_validation(details: ErrorDetails, descriptions: Mapping[str, str]) -> InvalidRequest:
@@ -279,6 +299,13 @@ def _http_exception(request: Request, error: Exception) -> JSONResponse:
         405: (f"{at} is not possible; this address takes {headers.get('Allow', 'another method')}.", "not_allowed"),
     }.get(error.status_code, (str(error.detail), "invalid_request"))
     return JSONResponse(envelope(error.status_code, message, code), error.status_code, headers)
+
+
+def _unless_full(_: Request, error: Exception) -> JSONResponse:
+    if not ran_out(error):
+        raise error
+    message = "The server's disk is full; nothing of this request has been kept. Delete videos, or ask its operator."
+    return answer(DiskFull(message, headers=NO_RETRY))
 
 
 def _client_disconnect(_: Request, error: Exception) -> JSONResponse:

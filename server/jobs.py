@@ -118,8 +118,9 @@ class Job:
         group: Id of the variations or the batch that it belongs to.
         metadata: What the client wants to remember of it.
         digest: That of the request that made it.
-        expires_at: When its files go; None for never.
-        starred: Kept when room is made for newer ones.
+        expires_at: When its files go unless it is starred; None for never. Clients are shown ``expiry``.
+        starred: Its files are kept.
+        purged_at: Since when its files are gone although it is still there.
     """
 
     id: JobId
@@ -145,6 +146,17 @@ class Job:
     digest: str | None = None
     expires_at: float | None = None
     starred: bool = False
+    purged_at: float | None = None
+
+    @property
+    def expiry(self) -> float | None:
+        """When the files of the finished video go, or went; None if they stay."""
+        is_kept = self.starred and self.purged_at is None
+        return None if self.status is not JobStatus.COMPLETED or is_kept else self.expires_at
+
+    def is_expired(self, now: float) -> bool:
+        """Tell whether the finished video's files are gone, or about to."""
+        return self.expiry is not None and self.expiry <= now
 
 
 JOB_ID = shape_of("video_")

@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         return self.store_url or f"sqlite:///{self.data_dir.absolute() / 'homereel.sqlite3'}"
 
     @property
+    def retention_s(self) -> float | None:
+        """Seconds that finished videos are kept; None for ever."""
+        return None if self.retention_days is None else self.retention_days * 86_400
+
+    @property
     def assets_dir(self) -> Path:
         """Folder of the finished files, uploads and work in progress."""
         return self.data_dir.absolute() / "assets"

@@ -260,9 +260,10 @@ class JobStore:
                 db.execute(select(jobs.c.cancel_requested_at).where(_is_held(job_id, worker))).one_or_none()
             )
 
-    def finish(self, job_id: JobId, worker: WorkerId, result: JobResult) -> bool:
-        """Complete the job; False if it is not this worker's any more."""
-        return self._end(job_id, worker, status=JobStatus.COMPLETED, result=result)
+    def finish(self, job_id: JobId, worker: WorkerId, result: JobResult, *, retention_s: float | None = None) -> bool:
+        """Complete the job; False if it is not this worker's any more. Its files go ``retention_s`` seconds later."""
+        expires_at = None if retention_s is None else self._now() + retention_s
+        return self._end(job_id, worker, status=JobStatus.COMPLETED, result=result, expires_at=expires_at)
 
     def fail(self, job_id: JobId, worker: WorkerId, error: JobError) -> bool:
         """End the job with an error; False if it is not this worker's any more."""

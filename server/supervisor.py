@@ -1,4 +1,4 @@
-"""Keeps one worker process per device alive, frees the jobs of dead ones and sweeps up after deleted ones."""
+"""Keeps one worker process per device alive, frees the jobs of dead ones and removes what is deleted or expired."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.assets import AssetStore
 from server.devices import find_devices
 from server.jobs import WorkerId
+from server.retention import Pruner
 from server.settings import Settings, WorkerOrder, worker_environment
+from server.space import GB
 from server.store import JobStore
 
 _log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 SWEEP_S = 1.0
+# Adding up what all videos take means a look at every file.
+PRUNE_S = 20.0
 CLEAN_S = 3600.0
 # Longer than any upload or worker takes between its first file and its next sign of life.
 STRAY_S, DEAD_WORKER_S = 3600.0, 86_400.0
@@ -92,7 +96,9 @@ class Crew:
         self._spawn = spawn
         self._now = now
         self._slots = [_Slot(device) for device in devices]
+        self._pruner = Pruner(store.engine, self._assets, retention_s=settings.retention_s)
         self._swept_at = float("-inf")
+        self._pruned_at = float("-inf")
 
     def tick(self) -> None:
         """Replace workers that have ended, once their pause is over; now and then, sweep up."""
@@ -104,6 +110,9 @@ class Crew:
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
             self._sweep()
+        if now - self._pruned_at >= PRUNE_S:
+            self._pruned_at = now
+            self._prune()
 
     def clean(self, now: float) -> None:
         """Remove what was left by processes that died long before the Unix time ``now``.
@@ -163,6 +172,12 @@ class Crew:
             self._store.forget(job_id)
             _log.info("job_deleted id=%s", job_id)
         self._end_silent_workers()
+
+    def _prune(self) -> None:
+        self._pruner.remove_expired()
+        if self._settings.disk_budget_gb is not None:
+            over = self._pruner.over_budget(self._settings.disk_budget_gb * GB)
+            self._pruner.remove(video.id for video in over)
 
     def _end_silent_workers(self) -> None:
         silence_s = self._settings.worker_silence_s

@@ -95,7 +95,7 @@ job = Table(
     Index("job_by_digest", "owner", "digest"),
     Index("job_by_age", "created_at", "seq"),
     Index("job_by_status", "status", "deleted_at"),
-    Index("job_by_expiry", "expires_at"),
+    Index("job_by_expiry", "purged_at", "expires_at"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
@@ -286,7 +286,19 @@ batch_line = Table(
 
 _STORED_AS_IS = (
     *("id", "model", "card", "priority", "request", "warnings", "created_at", "started_at", "completed_at"),
-    *("progress", "result", "error", "attempts", "worker", "owner", "metadata", "origin", "digest", "expires_at"),
+    *(
+        "progress",
+        "result",
+        "error",
+        "attempts",
+        "worker",
+        "owner",
+        "metadata",
+        "origin",
+        "digest",
+        "expires_at",
+        "purged_at",
+    ),
 )
 
 

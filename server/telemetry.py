@@ -14,12 +14,14 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers, MutableHeaders
 
 from server.errors import internal_error
+from server.space import free_bytes, pause_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from server.settings import Settings
     from server.store import JobStore
 
 _log = logging.getLogger("homereel.api")
@@ -43,14 +45,15 @@ class Metrics:
             "homereel_http_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=self.registry
         )
 
-    def observe_jobs(self, store: JobStore) -> None:
-        """Add what the store knows; it is asked at every scrape."""
-        self.registry.register(_Jobs(store))
+    def observe_jobs(self, store: JobStore, settings: Settings) -> None:
+        """Add what the store and the disk know; they are asked at every scrape."""
+        self.registry.register(_Jobs(store, settings))
 
 
 class _Jobs(Collector):
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, settings: Settings) -> None:
         self._store = store
+        self._settings = settings
 
     def describe(self) -> Iterable[Metric]:
         # Without this, registering would ask the database.
@@ -61,9 +64,20 @@ class _Jobs(Collector):
         for status, count in self._store.counts().items():
             jobs.add_metric([status], count)
         busy = GaugeMetricFamily("homereel_worker_busy", "1 while the worker makes a video.", labels=["device"])
-        for worker in self._store.workers():
+        workers = self._store.workers()
+        for worker in workers:
             busy.add_metric([worker.device], worker.job is not None)
-        return [jobs, busy]
+        paused = pause_reason(self._settings, [worker.paused for worker in workers])
+        return [
+            jobs,
+            busy,
+            GaugeMetricFamily(
+                "homereel_queue_paused", "1 while nothing is begun; /ready says why.", paused is not None
+            ),
+            GaugeMetricFamily(
+                "homereel_disk_free_bytes", "What may still be written.", free_bytes(self._settings.assets_dir)
+            ),
+        ]
 
 
 class Telemetry:

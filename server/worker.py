@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from pipelines import engine, media, registry
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
@@ -23,10 +25,13 @@ from server.lease import Ending, Lease
 from server.progress import Meter, StageTimes
 from server.scheduler import choose
 from server.settings import Settings
+from server.space import Gate, ran_out
 from server.store import CANCELLED, JobStore, WorkerInfo
 
 _log = logging.getLogger(__name__)
 
+# How often a database that cannot grow is asked to write down how a job ended.
+RECORD_AGAIN_S = 1.0
 # How long a new job may go unnoticed by an idle worker. A look costs a tenth of a millisecond.
 POLL_S = 0.15
 
@@ -98,6 +103,7 @@ class Worker:
         self._loaded: Loaded | None = None
         self._job: JobId | None = None
         self._times = StageTimes()
+        self._gate = Gate(settings)
 
     def run(self) -> None:
         """Work until the drain begins."""
@@ -105,14 +111,20 @@ class Worker:
             self._preload(self._settings.preload)
         wait_s = 0.0
         while not self._drain.begun(wait_s):
-            wait_s = 0.0 if self.run_one() else POLL_S
+            try:
+                wait_s = 0.0 if self.run_one() else POLL_S
+            except SQLAlchemyError as error:
+                if not ran_out(error):
+                    raise
+                self._gate.ran_full()
+                wait_s = RECORD_AGAIN_S
         self._unload()
 
     def run_one(self) -> bool:
         """Make the next job, if one waits; tell whether one did."""
         self._store.requeue_lost(max_attempts=self._settings.max_attempts)
         chosen = choose(self._store.waiting(), self._loaded.card.id if self._loaded else None)
-        if chosen is None:
+        if self._gate.reason() is not None or chosen is None:
             return False
         job = self._store.claim(chosen.id, self._place.id, self._settings.lease_s)
         if job is not None:
@@ -125,13 +137,20 @@ class Worker:
         """Return what there is to announce. Any thread may ask."""
         loaded = self._loaded
         card = loaded.card.id if loaded else None
-        return WorkerInfo(self._place.id, self._place.device, self._place.pid, card, self._job, time.time())
+        return WorkerInfo(
+            self._place.id, self._place.device, self._place.pid, card, self._job, time.time(), self._gate.latest
+        )
 
     def give_back(self) -> None:
         """Return the current job to the queue although it is still being made; the process must end after this."""
+        self._release()
+
+    def _release(self) -> bool:
         job_id = self._job
-        if job_id is not None and self._store.release(job_id, self._place.id):
+        released = job_id is not None and self._store.release(job_id, self._place.id)
+        if released:
             _log.info("job_released id=%s", job_id)
+        return released
 
     def _work_on(self, job: Job) -> None:
         waited_s = (job.started_at or job.created_at) - job.created_at
@@ -143,7 +162,7 @@ class Worker:
             if lease.ending is Ending.LOST:
                 _log.warning("job_lost id=%s", job.id)
             else:
-                self.give_back()
+                self._patiently(self._release)
         elif self._record(job.id, outcome):
             # Nobody else is at it: what earlier attempts left when they died can go too.
             self._assets.discard_work(job.id)
@@ -151,13 +170,25 @@ class Worker:
     def _record(self, job_id: JobId, outcome: JobResult | JobError) -> bool:
         """Write down how the job ended; tell whether it was still this worker's."""
         if isinstance(outcome, JobError):
-            owned = self._store.fail(job_id, self._place.id, outcome)
+            failure = outcome
+            owned = self._patiently(lambda: self._store.fail(job_id, self._place.id, failure))
             _log.info("job_failed id=%s owned=%s code=%s", job_id, owned, outcome.code)
         else:
-            owned = self._store.finish(job_id, self._place.id, outcome)
+            result, retention_s = outcome, self._settings.retention_s
+            owned = self._patiently(lambda: self._store.finish(job_id, self._place.id, result, retention_s=retention_s))
             stage_s = " ".join(f"{stage}_s={seconds:.2f}" for stage, seconds in outcome.stage_s.items())
             _log.info("job_finished id=%s owned=%s %s", job_id, owned, stage_s)
         return owned
+
+    def _patiently(self, write: Callable[[], bool]) -> bool:
+        """Write to the database, however long it takes until the disk has room for that."""
+        while True:
+            try:
+                return write()
+            except SQLAlchemyError as error:
+                if not ran_out(error) or self._drain.begun(RECORD_AGAIN_S):
+                    raise
+                self._gate.ran_full()
 
     def _attempt(self, job: Job, lease: Lease) -> JobResult | JobError | None:
         """Return how the job ended, or None if it is to be made by somebody else."""
@@ -174,11 +205,19 @@ class Worker:
         except PipelineError as error:
             return JobError(error.code, error.message)
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever went wrong, the next job must run
-            _log.exception("job_crashed id=%s", job.id)
-            # Nobody knows what state the model is in.
-            self._unload()
-            what = type(error).__name__
-            return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
+            return self._unexpected(job, error)
+
+    def _unexpected(self, job: Job, error: Exception) -> JobError | None:
+        if ran_out(error):
+            # Not the job's fault: it waits until there is space.
+            _log.warning("job_postponed id=%s reason=%s", job.id, error)
+            self._gate.ran_full()
+            return None
+        _log.error("job_crashed id=%s", job.id, exc_info=error)
+        # Nobody knows what state the model is in.
+        self._unload()
+        what = type(error).__name__
+        return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
 
     def _make(self, job: Job, lease: Lease) -> JobResult:
         loads = self._loaded is None or self._loaded.card.id != job.card

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from server.deps import ServicesDep
 from server.errors import NotReady
 from server.schemas import Health, Ready, Worker
+from server.space import pause_reason
 
 router = APIRouter(tags=["operations"])
 
@@ -21,11 +22,16 @@ def health() -> Health:
 
 @router.get("/ready")
 def ready(services: ServicesDep) -> Ready:
-    """Answer 200 once a worker has announced itself, 503 before."""
+    """Answer 200 once a worker has announced itself, 503 before. A paused queue is named, but no reason to turn away.
+
+    Whoever takes this server out of service while its disk is full takes away the ways to download and to delete.
+    """
     workers = services.store.workers()
     if not workers:
         raise NotReady("No worker has announced itself yet. Try again in a second.", headers={"retry-after": "1"})
-    return Ready(workers=[Worker(device=w.device, model=w.card, busy=w.job is not None) for w in workers])
+    reason = pause_reason(services.settings, [worker.paused for worker in workers])
+    shown = [Worker(device=w.device, model=w.card, busy=w.job is not None) for w in workers]
+    return Ready(status="paused" if reason else "ready", reason=reason, workers=shown)
 
 
 def own_version() -> str:

@@ -27,7 +27,7 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.add_column("job", sa.Column("purged_at", Moment))
-    op.create_index("job_by_expiry", "job", ["expires_at"])
+    op.create_index("job_by_expiry", "job", ["purged_at", "expires_at"])
     op.add_column("worker", sa.Column("paused", sa.Text))
 
 

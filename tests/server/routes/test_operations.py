@@ -26,7 +26,11 @@ def test_ready_waits_for_a_worker(client: TestClient, store: JobStore, hand: Han
     announce(store, hand)
     ready = client.get("/ready")
     assert ready.status_code == 200
-    assert ready.json() == {"status": "ready", "workers": [{"device": "cpu", "model": "homereel-mini", "busy": False}]}
+    assert ready.json() == {
+        "status": "ready",
+        "reason": None,
+        "workers": [{"device": "cpu", "model": "homereel-mini", "busy": False}],
+    }
 
 
 def test_metrics_count_jobs_workers_and_requests(
