@@ -210,10 +210,14 @@ def still(video: Path, into: Path) -> None:
     Raises:
         BadOutput: The file is not a video.
     """
-    every = _all_frames(video)
-    quarter = len(every) // 4
-    middle = every[quarter : len(every) - quarter]
-    Image.fromarray(max(middle, key=_sharpness)).save(into, "PNG")
+    total = probe(video).shape.frames
+    quarter = total // 4
+    # One by one: together they would take gigabytes of a clip from a camera.
+    middle = (frame for number, frame in enumerate(frames(video)) if quarter <= number < max(total - quarter, 1))
+    sharpest = max(middle, key=_sharpness, default=None)
+    if sharpest is None:
+        raise BadOutput(f"{video.name} is not a video")
+    Image.fromarray(sharpest).save(into, "PNG")
 
 
 def _sharpness(frame: Frames) -> float:

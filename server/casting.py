@@ -107,8 +107,8 @@ def create_character(fields: Fields, caller: Caller, services: Services) -> Char
             images.check(path, services.settings.max_image_pixels, param=param)
         else:
             still = services.characters.still_path(character_id)
-            limits = {"max_pixels": services.settings.max_video_pixels, "max_seconds": MAX_CHARACTER_S}
-            clips.inspect(path, **limits, still=still)
+            max_pixels = services.settings.max_video_pixels
+            clips.inspect(path, max_pixels=max_pixels, max_seconds=MAX_CHARACTER_S, still=still)
         made = Character(character_id, caller.owner, named.name, "image" if suffix else "video", created_at)
         services.characters.add(made)
     except BaseException:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import JsonValue
-
 CPU_S, WALL_S = 20, 40
 MEMORY_BYTES = 4 << 30
 
@@ -55,6 +53,6 @@ def confine() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def tell(findings: Mapping[str, JsonValue]) -> None:
-    """Print what ``run`` returns."""
+def tell(findings: Mapping[str, Any]) -> None:
+    """Print what ``run`` returns: anything that JSON can say."""
     sys.stdout.write(json.dumps(findings))

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from pipelines.card import ModelCard
-from server.jobs import Job, JobStatus
+from server.jobs import Job, JobId, JobStatus
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 
@@ -134,7 +134,7 @@ class VideoGroup(BaseModel):
     data: list[Video]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], positions: Mapping[str, int]) -> VideoGroup:
+    def of(cls, jobs: Sequence[Job], positions: Mapping[JobId, int]) -> VideoGroup:
         """Say the jobs of one group, of which there is at least one."""
         first = jobs[0]
         videos = [Video.of(job, positions.get(job.id)) for job in jobs]

@@ -248,6 +248,9 @@ class Worker:
     def _save(self, job: Job, clip: Clip, folder: Path, card: ModelCard, report: Report) -> None:
         """Write every variant of the clip into ``folder``."""
         embedded = media.provenance(job.request, card, clip.facts) if self._settings.embed_metadata else None
+        if embedded is not None and job.origin is not None:
+            # Read when the file comes back as the source of another extension.
+            embedded["extensions"] = job.origin.extensions
         video = folder / Variant.VIDEO.filename
         media.write_clip(clip, job.request, video, metadata=embedded, report=report)
         media.thumbnail(video, folder / Variant.THUMBNAIL.filename)

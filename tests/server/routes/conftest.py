@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import functools
 import io
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -148,3 +152,23 @@ def in_pieces(content: bytes, size: int = 60_000) -> Iterator[bytes]:
 
 def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@functools.cache
+def movie(frames: int = 16, size: str = "160x96", fps: int = 8, comment: str = "") -> bytes:
+    """An MP4 with a picture that moves."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "movie.mp4"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi"]
+        command += ["-i", f"testsrc2=size={size}:rate={fps}", "-frames:v", str(frames), "-pix_fmt", "yuv420p"]
+        command += ["-metadata", f"comment={comment}", "-movflags", "+faststart", str(path)]
+        subprocess.run(command, check=True)
+        return path.read_bytes()
+
+
+MP4 = ("movie.mp4", "video/mp4")
+
+
+def send_movie(client: TestClient, path: str, content: bytes, **parameters: Any) -> Any:
+    texts = {name: str(value) for name, value in parameters.items()}
+    return client.post(path, data=texts, files={"video": (MP4[0], content, MP4[1])})
