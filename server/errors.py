@@ -260,8 +260,9 @@ def _asset_missing(_: Request, error: Exception) -> JSONResponse:
 
 
 def _queue_full(_: Request, error: Exception) -> JSONResponse:
-    limit = cast("QueueFull", error).limit
-    message = f"{limit} videos are waiting, which is this server's limit. Try again in {QUEUE_RETRY_S} seconds."
+    full = cast("QueueFull", error)
+    whose = "this key's" if full.of_key else "this server's"
+    message = f"{full.limit} videos are waiting, which is {whose} limit. Try again in {QUEUE_RETRY_S} seconds."
     return JSONResponse(envelope(429, message, "queue_full"), 429, {"retry-after": str(QUEUE_RETRY_S)})
 
 

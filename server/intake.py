@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select
 
 from server.jobs import Attempt, Job, JobStatus, Owner
+from server.tables import api_key, job_from, row_from
 from server.tables import idempotency_key as keys
 from server.tables import job as jobs
-from server.tables import job_from, row_from
 
 # A client's library repeats a request within a minute of the first; its user may well mean the same words later.
 RETRY_WINDOW_S = 600.0
@@ -17,11 +18,12 @@ KEY_LIFETIME_S = 48 * 3600.0
 
 
 class QueueFull(Exception):
-    """As many jobs are waiting as may."""
+    """As many jobs are waiting as may: of everybody, or with one key."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, of_key: bool = False) -> None:
         super().__init__(f"{limit} jobs are waiting already")
         self.limit = limit
+        self.of_key = of_key
 
 
 class KeyReused(Exception):
@@ -36,11 +38,16 @@ def insert_jobs(db: Connection, new: Sequence[Job], *, max_queued: int) -> None:
     """Add jobs to the queue, all or none, in the caller's transaction, which holds the write lock.
 
     Raises:
-        QueueFull: With them, more than ``max_queued`` jobs would be waiting.
+        QueueFull: With them, more than ``max_queued`` jobs would be waiting, or more of their owner's than its key
+            allows.
     """
     waiting = select(func.count()).where(jobs.c.status == JobStatus.QUEUED, jobs.c.deleted_at.is_(None))
     if db.execute(waiting).scalar_one() + len(new) > max_queued:
         raise QueueFull(max_queued)
+    for owner, count in Counter(job.owner for job in new).items():
+        limit = db.execute(select(api_key.c.max_queued).where(api_key.c.id == owner)).scalar_one_or_none()
+        if limit is not None and db.execute(waiting.where(jobs.c.owner == owner)).scalar_one() + count > limit:
+            raise QueueFull(limit, of_key=True)
     db.execute(insert(jobs), [row_from(job) for job in new])
 
 

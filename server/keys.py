@@ -53,7 +53,7 @@ class ApiKey:
 
 
 class NewKey(NamedTuple):
-    """A key and its secret, which nobody can learn again."""
+    """A key, its secret, which nobody can learn again, and how many videos it has been given."""
 
     key: ApiKey
     secret: str
@@ -114,8 +114,8 @@ class KeyStore:
             if adopt is not None:
                 for table in metadata.sorted_tables:
                     if "owner" in table.c:
-                        moved = update(table).where(table.c.owner == adopt).values(owner=key.id)
-                        adopted += db.execute(moved).rowcount
+                        moved = db.execute(update(table).where(table.c.owner == adopt).values(owner=key.id))
+                        adopted += moved.rowcount if table is job else 0
         return NewKey(key, secret, adopted)
 
     def list(self) -> tuple[ApiKey, ...]:

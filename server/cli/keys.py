@@ -67,8 +67,8 @@ def _create(options: Namespace, store: KeyStore) -> int:
     # Alone on standard output, for HOMEREEL_API_KEY=$(homereel keys create).
     print(secret)
     _say(f"{key.id} was made. Nobody can show its secret again: keep it now.")
-    if adopted:
-        _say(f"{adopted} things now belong to it.")
+    if options.adopt is not None:
+        _say(f"{adopted} videos, and what else there was, now belong to it.")
     if is_first:
         _say("From now on every request needs a key; clients send it as their API key.")
     if left := store.count_videos(NOBODY):

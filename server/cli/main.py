@@ -19,6 +19,7 @@ VERBS = {
     "list": "show the models: licence, sizes, whether they are installed",
     "ps": "show workers, running and waiting videos",
     "cancel": "stop videos that wait or run",
+    "prune": "remove the files of old videos; the records stay",
     "keys": "make, list and revoke the API keys of clients",
 }
 
