@@ -8,6 +8,7 @@ unasked, and one deadline covers everything from the look-up of the name to the 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import threading
 import time
@@ -32,8 +33,11 @@ Raises:
 """
 
 MAX_URL = 4096
+MAX_PORT = 65_535
 REDIRECTS = 3
 TOTAL_S = 30.0
+# A name or an address; an IPv6 address without brackets and without a zone.
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _REDIRECT = frozenset({301, 302, 303, 307, 308})
 # Global unicast; whatever else IPv6 has is local, reserved, or IPv4 in disguise.
 _IPV6_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -42,6 +46,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
     for network in (
+        "192.0.0.0/24",  # protocol assignments, and the metadata service of a cloud
         "192.88.99.0/24",  # 6to4 relays, withdrawn
         "168.63.129.16/32",  # Azure's platform, which answers its own virtual machines only
         "2001::/32",  # Teredo: IPv4 inside
@@ -108,6 +113,8 @@ def parse_url(url: str) -> httpx2.URL:
         raise AddressRefused("This is not a URL that can be read.") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise AddressRefused("The URL must start with https:// or http:// and name a host.")
+    if not _HOST.fullmatch(_host_of(parsed)) or not 0 < _port_of(parsed) <= MAX_PORT:
+        raise AddressRefused("The URL's host or port cannot be read.")
     if parsed.userinfo:
         raise AddressRefused("The URL must not contain a user name or a password.")
     return parsed
@@ -121,9 +128,17 @@ def check_public(url: str, settings: Settings, resolve: Resolve = system_resolve
         FetchFailed: Its host cannot be found.
     """
     parsed = parse_url(url)
-    port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
-    _checked_addresses(parsed.host, port, resolve, allow_private=settings.allow_private_fetch)
+    _checked_addresses(_host_of(parsed), _port_of(parsed), resolve, allow_private=settings.allow_private_fetch)
     return parsed
+
+
+def _host_of(url: httpx2.URL) -> str:
+    """Return the host as it is looked up: not in the letters that its owner writes it with."""
+    return url.raw_host.decode("ascii")
+
+
+def _port_of(url: httpx2.URL) -> int:
+    return url.port if url.port is not None else {"http": 80, "https": 443}[url.scheme]
 
 
 def pinned_client(
