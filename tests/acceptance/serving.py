@@ -23,7 +23,7 @@ from tests.conftest import FakePipeline
 @contextmanager
 def serving(data_dir: Path) -> Generator[str]:
     """Yield the base URL for clients."""
-    settings = Settings(data_dir=data_dir, devices=("cpu",), max_queued=5)
+    settings = Settings(data_dir=data_dir, devices=("cpu",), max_queued=5, allow_private_fetch=True)
     with (
         pytest.MonkeyPatch.context() as patch,
         socket.create_server(("127.0.0.1", 0)) as listener,

@@ -125,6 +125,7 @@ def _characters(told: Told) -> None:
     assert isinstance(mossy["created_at"], int)
     assert told["retrieved"] == mossy
     completed(told["met"])
+    assert (told["crowd"]["status"], told["crowd"]["param"]) == (400, "characters")
     refused(told["gone"], "NotFoundError", 404, "character_not_found", "character_id")
 
 

@@ -167,9 +167,10 @@ const chapters = {
     const mossy = await videos.createCharacter({ name: "Mossy", video: await clipFile("mossy.mp4") });
     told.created = mossy;
     told.retrieved = await videos.getCharacter(mossy.id);
-    const ferny = await videos.createCharacter({ name: "Ferny", video: await clipFile("ferny.mp4") });
-    const cast = { characters: [{ id: mossy.id }, { id: ferny.id }], ...QUICK };
-    told.met = await finished(await videos.create({ prompt: "Mossy meets Ferny on a field", seconds: "2", ...cast }));
+    const cast = { characters: [{ id: mossy.id }], ...QUICK };
+    told.met = await finished(await videos.create({ prompt: "Mossy on a green field", seconds: "2", ...cast }));
+    const crowd = Array(3).fill({ id: mossy.id });
+    told.crowd = await failureOf(() => videos.create({ prompt: "Mossy, thrice", characters: crowd }));
     told.gone = await failureOf(() => videos.getCharacter(`char_${"0".repeat(32)}`));
     return told;
   },

@@ -209,10 +209,11 @@ class Session:
         mossy = self.videos.create_character(name="Mossy", video=("mossy.mp4", self.clip))
         told["created"] = mossy.to_dict()
         told["retrieved"] = self.videos.get_character(mossy.id).to_dict()
-        ferny = self.videos.create_character(name="Ferny", video=("ferny.mp4", self.clip))
-        cast = {"characters": [{"id": mossy.id}, {"id": ferny.id}], **QUICK}
-        met = self.videos.create(prompt="Mossy meets Ferny on a field", seconds="2", extra_body=cast)
+        cast = {"characters": [{"id": mossy.id}], **QUICK}
+        met = self.videos.create(prompt="Mossy on a green field", seconds="2", extra_body=cast)
         told["met"] = self.finished(met)
+        cast["characters"] *= 3
+        told["crowd"] = self.calls.failure_of(lambda: self.videos.create(prompt="Mossy, thrice", extra_body=cast))
         told["gone"] = self.calls.failure_of(lambda: self.videos.get_character("char_" + "0" * 32))
         return told
 
