@@ -109,13 +109,14 @@ class DeliveryQueue:
             limit: How many to take.
         """
         now = self._now()
-        due = deliveries.c.next_at <= now
-        waiting = select(deliveries.c.endpoint, func.min(deliveries.c.attempts)).where(due)
+        pending = select(deliveries.c.endpoint).where(deliveries.c.next_at.is_not(None)).group_by(deliveries.c.endpoint)
+        first_due = func.min(deliveries.c.next_at)
+        # Endpoints that answer come before those that do not, however much has become due to these.
+        waiting = pending.having(first_due <= now).order_by(func.max(deliveries.c.attempts), first_due)
         with self._reads.connect() as db:
             # Asked twice a second with nothing to do: leave the write lock alone then.
-            found = db.execute(waiting.group_by(deliveries.c.endpoint)).all()
-        # Endpoints that answer come before those that have long failed.
-        free = [e for e, _ in sorted(found, key=lambda row: row[1]) if busy.get(e, 0) < AT_ONCE_PER_ENDPOINT]
+            found = db.execute(waiting).scalars().all()
+        free = [endpoint for endpoint in found if busy.get(endpoint, 0) < AT_ONCE_PER_ENDPOINT]
         if not free or limit <= 0:
             return ()
         with self._writes.begin() as db:

@@ -62,7 +62,7 @@ class VideoEvent(BaseModel):
 def of_event(event: Event, error: JobError | None) -> bytes:
     """Return the block of something that happened; ``error`` is why the video failed, if it did."""
     status = _STATUS_AFTER.get(event.type)
-    state = VideoState(id=event.subject, status=status, progress=_PERCENT.get(status), error=_error(error))
+    state = VideoState(id=event.subject, status=status, progress=_percent(status), error=_error(error))
     return _block(event.type, event.seq, event.id, event.created_at, state)
 
 
@@ -80,7 +80,7 @@ def of_state(state: State, cursor: int, now: float, *, kind: str = PROGRESS, pos
     data = VideoState(
         id=state.id,
         status=state.status,
-        progress=_PERCENT.get(state.status) if progress is None else min(progress.percent, 99),
+        progress=_percent(state.status) if progress is None else min(progress.percent, 99),
         queue_position=position if state.status is JobStatus.QUEUED else None,
         preview=0 if state.progress is None else state.progress.preview,
         error=_error(state.error),
@@ -99,7 +99,15 @@ def opening(cursor: int) -> bytes:
     return format_sse_event(comment="homereel", id=str(cursor), retry=RETRY_MS)
 
 
-_PERCENT = {JobStatus.QUEUED: 0, JobStatus.IN_PROGRESS: 0, JobStatus.COMPLETED: 100}
+def _percent(status: JobStatus | None) -> int | None:
+    """Return what the status alone says."""
+    match status:
+        case JobStatus.QUEUED | JobStatus.IN_PROGRESS:
+            return 0
+        case JobStatus.COMPLETED:
+            return 100
+        case JobStatus.FAILED | None:
+            return None
 
 
 def _steps(progress: JobProgress | None) -> dict[str, object]:

@@ -196,7 +196,8 @@ class Broker:
     async def _live(self, topic: Topic, reading: Reading) -> AsyncGenerator[bytes]:
         deadline = self._now() + LONGEST_S
         with self._listening(topic, reading) as mailbox:
-            positions = await self._in_thread(self._queue) if any(s.waits for s in reading.states) else {}
+            somebody_waits = any(state.waits for state in reading.states)
+            positions: Mapping[JobId, int] = await self._in_thread(self._queue) if somebody_waits else {}
             states = (wire.of_state(s, reading.last, self._now(), position=positions.get(s.id)) for s in reading.states)
             yield b"".join((wire.opening(reading.last), *states))
             while self._now() < deadline:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -24,6 +24,8 @@ from server.settings import Settings
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from fastapi import FastAPI
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -64,6 +66,11 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, but tell the streams of events to end, which it would only wait for."""
+        cast("FastAPI", self.config.app).state.services.events.close()
+        await super().shutdown(sockets)
 
 
 def _check_folder(settings: Settings) -> None:
