@@ -19,6 +19,7 @@ PYTHON, NODE = ("2.2.0", "2.26.0", "3.0.0", "3.54.0"), ("6.2.0", "6.49.0", "7.57
 LITELLM = "1.109.1"
 # It asks for a bundle of certificates that not every index has yet, and which a server on this machine does not need.
 RELAXED = {"litellm": "certifi>=2025"}
+RESOURCES = ("videos", "files", "batches", "models", "webhooks")
 PATIENCE_S = 900
 
 
