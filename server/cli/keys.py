@@ -26,7 +26,10 @@ def configure(parser: ArgumentParser) -> None:
     create = actions.add_parser("create", help="make a key and print it, this once")
     create.add_argument("--name", default="", help="what you call it")
     create.add_argument("--rpm", type=count, metavar="N", help="requests a minute that may make or change something")
-    create.add_argument("--max-queued", type=count, metavar="N", help="videos of this key that may wait at a time")
+    # Not under the name of the server's setting, which is read beside it.
+    create.add_argument(
+        "--max-queued", dest="waiting", type=count, metavar="N", help="videos of this key that may wait at a time"
+    )
     create.add_argument(
         "--adopt",
         nargs="?",
@@ -56,7 +59,7 @@ def _create(options: Namespace, store: KeyStore) -> int:
         key, secret, adopted = store.create(
             options.name,
             requests_per_minute=options.rpm,
-            max_queued=options.max_queued,
+            max_queued=options.waiting,
             adopt=None if options.adopt is None else Owner(options.adopt),
         )
     except KeyNotFound as error:
