@@ -77,18 +77,22 @@ class Keyring:
         What is compared are digests, of which a sender cannot choose even the first byte: the time that a comparison
         takes tells nothing about any key.
         """
-        asked_at, digest = self._now(), digest_of(secret)
+        asked_at, digest, known = self._now(), digest_of(secret), self._snapshot
         found = (await self._keys(not_before=asked_at - FRESH_S)).get(digest)
         if found is None and SECRET.fullmatch(secret):
-            # It may have been made a moment ago.
-            found = (await self._keys(not_before=asked_at)).get(digest)
+            # It may have been made since that look.
+            found = (await self._keys(not_before=asked_at, newer_than=known)).get(digest)
         return found
 
-    async def _keys(self, not_before: float) -> Mapping[str, ApiKey]:
+    async def _keys(self, not_before: float, newer_than: _Snapshot | None = None) -> Mapping[str, ApiKey]:
         """Return the keys as they were at ``not_before`` or later. Whoever waits shares the next look."""
-        if self._snapshot.taken_at < not_before:
+
+        def is_new_enough() -> bool:
+            return self._snapshot.taken_at >= not_before and self._snapshot is not newer_than
+
+        if not is_new_enough():
             async with self._lock:
-                if self._snapshot.taken_at < not_before:
+                if not is_new_enough():
                     taken_at = self._now()
                     keys = await to_thread.run_sync(self._store.usable, limiter=self._limiter)
                     self._snapshot = _Snapshot(keys, taken_at)
@@ -110,28 +114,38 @@ class Guard:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
-        keyring: Keyring = scope["app"].state.keyring
-        headers = Headers(scope=scope)
-        more_headers: dict[str, str] = {}
-
-        async def send_more(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(more_headers)
-            await send(message)
-
         try:
-            if await keyring.is_empty():
-                self._refuse_foreign_pages(scope["method"], headers)
-                caller = Caller(NOBODY)
-            else:
-                key = await _key(headers, keyring)
-                caller = Caller(key.id)
-                more_headers |= self._count(scope["method"], key)
+            caller, limits = await self._admit(scope["method"], Headers(scope=scope), scope["app"].state.keyring)
         except ApiError as error:
             await answer(error)(scope, receive, send)
             return
+
+        async def send_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(limits)
+            await send(message)
+
         scope.setdefault("state", {})["caller"] = caller
-        await self._app(scope, receive, send_more)
+        await self._app(scope, receive, send_limits)
+
+    async def _admit(self, method: str, headers: Headers, keyring: Keyring) -> tuple[Caller, Mapping[str, str]]:
+        """Return who asks, and the headers that say what is left of their limit.
+
+        Raises:
+            ApiError: They may not.
+        """
+        secret = _secret(headers)
+        # Looked for first: the first key of all may be a moment old.
+        key = None if secret is None else await keyring.find(secret)
+        if key is not None:
+            return Caller(key.id), self._count(method, key)
+        if await keyring.is_empty():
+            self._refuse_foreign_pages(method, headers)
+            return Caller(NOBODY), {}
+        if secret is None:
+            raise _unauthorized(f"You did not provide an API key. {_HOW}")
+        message = f"Incorrect API key provided: {_hinted(secret)}. `homereel keys list` shows the ones that exist."
+        raise _unauthorized(message, ', error="invalid_token"')
 
     def _count(self, method: str, key: ApiKey) -> Mapping[str, str]:
         """Count a request against the key's limit and return the headers that say what is left.
@@ -172,8 +186,9 @@ class Guard:
         origin = headers.get("origin")
         if method in _READING or origin is None:
             return
-        source = urlsplit(origin).netloc.lower()
-        if source != host.lower() and _name(source) not in self._allowed_hosts:
+        source = _source(origin)
+        is_ours = source == host.lower() or _name(source) in self._allowed_hosts
+        if not (source and is_ours):
             message = f"Pages of {quoted(origin)} may not change anything here while this server has no keys."
             raise Forbidden(message, code="origin_not_allowed")
 
@@ -184,17 +199,6 @@ class Guard:
             return True
         # A page that asks for a bare address has been given no name to resolve.
         return re.fullmatch(r"[0-9.]+|\[.*\]", name) is not None
-
-
-async def _key(headers: Headers, keyring: Keyring) -> ApiKey:
-    secret = _secret(headers)
-    if secret is None:
-        raise _unauthorized(f"You did not provide an API key. {_HOW}")
-    key = await keyring.find(secret)
-    if key is None:
-        message = f"Incorrect API key provided: {_hinted(secret)}. `homereel keys list` shows the ones that exist."
-        raise _unauthorized(message, ', error="invalid_token"')
-    return key
 
 
 def _secret(headers: Headers) -> str | None:
@@ -213,6 +217,14 @@ def _hinted(secret: str) -> str:
 
 def _unauthorized(message: str, detail: str = "") -> Unauthorized:
     return Unauthorized(message, headers={"www-authenticate": f'Bearer realm="homereel"{detail}'})
+
+
+def _source(origin: str) -> str:
+    """Return the host and port of an origin; nothing if it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:
