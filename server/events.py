@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -187,8 +187,9 @@ class Broker:
             if ended:
                 yield b"".join(wire.of_end(state, reading.last, self._now()) for state in reading.states)
         if not ended:
-            async for blocks in self._live(topic, reading):
-                yield blocks
+            async with aclosing(self._live(topic, reading)) as live:
+                async for blocks in live:
+                    yield blocks
 
     async def _read_own(self, topic: Topic, cursor: int | None) -> Reading:
         return await self._in_thread(lambda: self._outbox.read_own(cursor, topic.owner, topic.video))

@@ -112,8 +112,9 @@ def download_preview(video_id: VideoId, request: Request, caller: CallerDep, ser
     services.store.get(video_id, caller.owner)
     try:
         path = services.assets.preview_path(video_id)
-        changed = path.stat().st_mtime_ns
-        name, tag = f"{video_id}-preview{path.suffix}", f"{video_id}-preview-{changed:x}"
+        # Every preview is a new file, though it may be as long as the last and made within the clock's resolution.
+        stat = path.stat()
+        name, tag = f"{video_id}-preview{path.suffix}", f"{video_id}-preview-{stat.st_ino:x}-{stat.st_mtime_ns:x}"
         return Download.named(path, name, PREVIEW_MEDIA_TYPE, tag=tag, request_headers=request.headers)
     except (AssetMissing, FileNotFoundError) as error:
         message = "There is no preview of this video (yet). An event named video.preview tells when there is one."
