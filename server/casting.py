@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from starlette.datastructures import UploadFile
@@ -13,10 +14,13 @@ from server.errors import InvalidRequest, NotFound, quoted
 from server.forms import Fields, Value, parse_object
 from server.ids import new_id
 from server.parameters import CharacterCreate
-from server.references import chunks, head_of, picture_of, stored, unwrapped
+from server.references import PICTURE, chunks, head_of, picture_of, unwrapped
+from server.retrieval import stored
 from server.validation import Medium, validated
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from server.deps import Caller, Services
 
 MAX_CHARACTERS = 2
@@ -37,9 +41,15 @@ CAST = Medium(
     },
     is_file=False,
 )
+_FILE_ID: Mapping[str, JsonValue] = {
+    "type": "object",
+    "properties": {"file_id": {"type": "string", "description": "Id of a file with the purpose vision or user_data"}},
+    "required": ["file_id"],
+    "additionalProperties": False,
+}
 PORTRAIT = {
-    clips.PARAM: Medium("A short MP4 of the character, or a picture of it", {"type": "object"}),
-    IMAGE: Medium("A JPEG, PNG or WebP picture of the character, in place of video", {"type": "object"}),
+    clips.PARAM: Medium("A short MP4 of the character, or a picture of it", _FILE_ID),
+    IMAGE: Medium("A JPEG, PNG or WebP picture of the character, in place of video", PICTURE.schema),
 }
 _WAYS = 'Send a list such as [{"id": "char_…"}].'
 _PICTURES = "Send an MP4, JPEG, PNG or WebP file part."

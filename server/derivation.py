@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 from server import clips
 from server.creation import admit, draft
 from server.errors import NO_RETRY, InvalidRequest
-from server.jobs import Attempt, Job, JobId, Origin, new_job_id
+from server.jobs import MAX_EXTENSIONS, Attempt, Job, JobId, Origin, new_job_id
 from server.parameters import DEFAULT_MODEL, VideoEdit, VideoExtension
 from server.sources import CLIP, given, keep
 from server.validation import validated
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["remix", "edit", "extension"]
 
 MEDIA = {clips.PARAM: CLIP}
-MAX_EXTENSIONS = 6
 
 
 def derive(

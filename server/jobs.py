@@ -27,6 +27,9 @@ class JobStatus(StrEnum):
     FAILED = "failed"
 
 
+MAX_EXTENSIONS = 6
+"""How often a clip can be extended, as on the hosted service."""
+
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
 
 
@@ -158,6 +161,9 @@ class Job:
         """Tell whether the finished video's files are gone, or about to."""
         return self.expiry is not None and self.expiry <= now
 
+
+PRIORITY_STEP_S = 600.0
+"""One step of priority is worth this much waiting: urgent jobs pass others, but never keep them out for good."""
 
 JOB_ID = shape_of("video_")
 """The shape of every job's id."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.jobs import Waiting
+from server.jobs import PRIORITY_STEP_S, Waiting
 
-# One step of priority is worth this much waiting, so that urgent jobs pass others but never keep them out for good.
-PRIORITY_STEP_S = 600.0
 # Changing the model takes about so long; a job that spares the change may pass others by no more than this.
 LOADED_HEADSTART_S = 60.0
 

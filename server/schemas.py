@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from pipelines.card import ModelCard
-from server.jobs import Job, JobId, JobStatus
+from pipelines.card import MAX_TOTAL_SECONDS, ModelCard
+from server.jobs import MAX_EXTENSIONS, Job, JobId, JobStatus
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 
@@ -164,15 +164,21 @@ class Model(BaseModel):
     capabilities: list[str]
     licence: str
     licence_url: str
+    licence_note: str = Field(description="What to know of the licence in a sentence; often empty.")
+    installed: bool = Field(description="Whether its weights are on this machine.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
     fps: int
-    max_seconds: float
+    max_seconds: float = Field(description="The longest new clip, and the longest piece of an extension.")
+    max_total_seconds: float = Field(description="The longest that a clip becomes by extensions.")
+    max_extensions: int = Field(description="How often a clip can be extended; 0 if the model cannot.")
+    max_references: int = Field(description="How many characters a clip can show.")
     num_inference_steps: int
     guidance_scale: float
 
     @classmethod
-    def of(cls, name: str, card: ModelCard) -> Model:
+    def of(cls, name: str, card: ModelCard, *, installed: bool = True) -> Model:
         """Describe the card under the name that it was asked for by."""
+        extends = "extend" in card.capabilities
         return cls(
             id=name,
             created=card.created,
@@ -183,9 +189,14 @@ class Model(BaseModel):
             capabilities=sorted(card.capabilities),
             licence=card.licence.id,
             licence_url=str(card.licence.url),
+            licence_note=card.licence.note,
+            installed=installed,
             sizes=[str(size) for size in card.shape.sizes],
             fps=card.shape.fps,
-            max_seconds=float(card.shape.max_frames // card.shape.fps),
+            max_seconds=card.shape.max_seconds,
+            max_total_seconds=MAX_TOTAL_SECONDS if extends else card.shape.max_seconds,
+            max_extensions=MAX_EXTENSIONS if extends else 0,
+            max_references=card.max_references,
             num_inference_steps=card.sampling.num_inference_steps,
             guidance_scale=card.sampling.guidance_scale,
         )

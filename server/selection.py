@@ -1,16 +1,17 @@
-"""Which jobs a client wants to see, and what it wants to be different about one. SQL inside the store."""
+"""Which jobs a client wants to see, what is to be different about one, and whose turn is next: SQL of the store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from server.jobs import JobStatus
+from server.jobs import PRIORITY_STEP_S, JobStatus
 from server.tables import job as jobs
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
+    from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,8 @@ class Change:
         starred = None if self.starred is None else int(self.starred)
         wanted = {"starred": starred, "priority": self.priority, "metadata": self.metadata}
         return {name: value for name, value in wanted.items() if value is not None}
+
+
+def due(columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[float]:
+    """Return what decides whose turn is next, as ``server.scheduler`` has it while no model is loaded."""
+    return columns.created_at - columns.priority * PRIORITY_STEP_S

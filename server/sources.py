@@ -14,7 +14,8 @@ from server.assets import Variant
 from server.errors import NO_RETRY, ContentExpired, InvalidRequest, NotFound, quoted
 from server.forms import Value
 from server.jobs import JOB_ID, Job, JobId, JobStatus
-from server.references import chunks, head_of, stored, unwrapped
+from server.references import chunks, head_of, unwrapped
+from server.retrieval import stored
 from server.store import JobNotFound
 from server.validation import Medium
 

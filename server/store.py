@@ -20,7 +20,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
     select,
     true,
     tuple_,
@@ -30,7 +29,7 @@ from sqlalchemy import (
 from server import database, intake, outbox
 from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
 from server.outbox import EventType
-from server.selection import NO_FILTER, Change, Filter
+from server.selection import NO_FILTER, Change, Filter, due
 from server.tables import job as jobs
 from server.tables import job_from
 from server.tables import worker as workers_table
@@ -196,11 +195,11 @@ class JobStore:
             return _get(db, job_id)
 
     def waiting(self) -> tuple[Waiting, ...]:
-        """Return the queued jobs: the highest priority first, then the oldest."""
+        """Return the queued jobs, those first whose turn is next as long as no model is loaded."""
         query = (
             select(jobs.c.id, jobs.c.card, jobs.c.created_at, jobs.c.priority)
             .where(_IS_WAITING)
-            .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.seq)
+            .order_by(due(jobs.c), jobs.c.seq)
         )
         with self._reads.connect() as db:
             return tuple(Waiting(*row) for row in db.execute(query))
@@ -208,13 +207,7 @@ class JobStore:
     def position(self, job_id: JobId) -> int | None:
         """Return the job's place in the queue, counted from 1, or None if it does not wait."""
         me = jobs.alias()
-        ahead = or_(
-            jobs.c.priority > me.c.priority,
-            and_(
-                jobs.c.priority == me.c.priority,
-                tuple_(jobs.c.created_at, jobs.c.seq) <= tuple_(me.c.created_at, me.c.seq),
-            ),
-        )
+        ahead = tuple_(due(jobs.c), jobs.c.seq) <= tuple_(due(me.c), me.c.seq)
         waits = and_(me.c.id == job_id, me.c.status == JobStatus.QUEUED, me.c.deleted_at.is_(None))
         query = select(func.count()).select_from(jobs.join(me, ahead)).where(waits, _IS_WAITING)
         with self._reads.connect() as db:

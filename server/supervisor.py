@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.assets import AssetStore
+from server.characters import CharacterStore
 from server.devices import find_devices
 from server.jobs import WorkerId
 from server.retention import Pruner
@@ -93,6 +94,7 @@ class Crew:
         self._settings = settings
         self._store = store
         self._assets = AssetStore(settings.assets_dir)
+        self._characters = CharacterStore(store.engine, settings.characters_dir)
         self._spawn = spawn
         self._now = now
         self._slots = [_Slot(device) for device in devices]
@@ -123,6 +125,8 @@ class Crew:
             if not self._store.exists(job_id):
                 self._assets.discard_unfinished(job_id)
                 _log.info("stray_files_deleted id=%s", job_id)
+        if swept := self._characters.sweep(now - STRAY_S):
+            _log.info("stray_characters_deleted count=%d", swept)
         self._store.dismiss_silent(DEAD_WORKER_S)
 
     def drain(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
@@ -18,12 +18,9 @@ from server.validation import openapi_body
 router = APIRouter(prefix="/v1/videos/characters", tags=["characters"])
 
 CharacterId = Annotated[str, Path(description="Id of a character")]
-# JSON cannot carry the file.
-_BODY: dict[str, Any] = openapi_body(CharacterCreate, PORTRAIT)
-del _BODY["requestBody"]["content"]["application/json"]
 
 
-@router.post("", openapi_extra=_BODY)
+@router.post("", openapi_extra=openapi_body(CharacterCreate, PORTRAIT))
 def create_one_character(body: BodyDep, caller: CallerDep, services: ServicesDep) -> Character:
     """Keep a character that a clip or a picture shows, for use in videos."""
     return Character.of(create_character(body.fields(), caller, services))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from pipelines.errors import UnknownModel, WeightsMissing
 from pipelines.registry import Registry
@@ -14,10 +16,16 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("")
-def list_models(services: ServicesDep) -> ModelList:
+def list_models(
+    services: ServicesDep,
+    every: Annotated[bool, Query(alias="all", description="Also those whose weights are not here.")] = False,  # noqa: FBT002
+) -> ModelList:
     """List models whose weights are on this machine, and the aliases that lead to them."""
-    models = (_usable(name, services.registry) for name in services.registry.names())
-    return ModelList(data=[model for model in models if model is not None])
+    registry = services.registry
+    usable = [model for name in registry.names() if (model := _usable(name, registry))]
+    here = {model.card for model in usable}
+    others = [Model.of(card.id, card, installed=False) for card in registry.cards.values() if card.id not in here]
+    return ModelList(data=[*usable, *others] if every else usable)
 
 
 @router.get("/{model}")

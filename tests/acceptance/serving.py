@@ -24,24 +24,31 @@ from tests.conftest import FakePipeline
 def serving(data_dir: Path) -> Generator[str]:
     """Yield the base URL for clients."""
     settings = Settings(data_dir=data_dir, devices=("cpu",), max_queued=5, allow_private_fetch=True)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        _thread_of_uvicorn(settings, listener),
-    ):
-        # Nothing is loaded here: every card counts as usable.
-        patch.setattr("pipelines.registry.installed", lambda card: True)
+    with accepting(settings) as base_url:
         store = JobStore.open(settings.database_url)
         drain = Drain()
         worker = Worker(Place(WorkerId("ann"), "cpu", 1), settings, store, drain=drain, load=_load)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            yield base_url
         finally:
             drain.begin(0)
             thread.join()
             store.close()
+
+
+@contextmanager
+def accepting(settings: Settings) -> Generator[str]:
+    """Yield the base URL of a server that takes videos and makes none."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
+        _thread_of_uvicorn(settings, listener),
+    ):
+        # Nothing is loaded here: every card counts as usable.
+        patch.setattr("pipelines.registry.installed", lambda card: True)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 def _load(card_id: str, device: str) -> Loaded:

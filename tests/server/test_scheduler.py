@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server.jobs import JobId, Waiting
-from server.scheduler import LOADED_HEADSTART_S, PRIORITY_STEP_S, choose
+from server.jobs import PRIORITY_STEP_S, JobId, Waiting
+from server.scheduler import LOADED_HEADSTART_S, choose
 
 
 def waiting(name: str, created_at: float, *, card: str = "small", priority: int = 0) -> Waiting:

@@ -14,7 +14,19 @@ from alembic.migration import MigrationContext
 from pipelines.types import Stage
 from server import database
 from server.intake import QueueFull
-from server.jobs import Job, JobError, JobId, JobProgress, JobResult, JobStatus, Waiting, WorkerId, new_job_id
+from server.jobs import (
+    PRIORITY_STEP_S,
+    Job,
+    JobError,
+    JobId,
+    JobProgress,
+    JobResult,
+    JobStatus,
+    Waiting,
+    WorkerId,
+    new_job_id,
+)
+from server.scheduler import choose
 from server.settings import Settings
 from server.store import JobNotFound, JobStore, Renewal, WorkerInfo
 from server.tables import metadata
@@ -118,6 +130,20 @@ def test_the_queue_is_ordered_by_priority_then_age(store: JobStore, add_job: Add
     assert [job.id for job in store.waiting()] == [urgent, first, last]
     assert [store.position(job_id) for job_id in (first, urgent, last)] == [2, 1, 3]
     assert store.waiting()[0] == Waiting(urgent, "homereel-mini", clock() - 1, 1)
+
+
+def test_the_line_stands_as_the_scheduler_chooses(store: JobStore, add_job: AddJob, clock: Clock) -> None:
+    first = add_job()
+    clock.advance(PRIORITY_STEP_S - 1)
+    urgent = add_job(priority=1)
+    clock.advance(2)
+    late = add_job(priority=1)
+    line = [job.id for job in store.waiting()]
+    assert line == [urgent, first, late]
+    assert [store.position(job_id) for job_id in line] == [1, 2, 3]
+    chosen = choose(store.waiting(), None)
+    assert chosen is not None
+    assert chosen.id == urgent
 
 
 def test_a_claimed_job_is_running(store: JobStore, add_job: AddJob, clock: Clock) -> None:

@@ -16,8 +16,11 @@ def test_models_are_listed_with_their_aliases_and_what_they_can(client: TestClie
     assert isinstance(alias["created"], int)
     assert alias["owned_by"]
     assert {"text", "first_frame"} <= set(alias["capabilities"])
-    assert (alias["sizes"][0], alias["fps"], alias["max_seconds"]) == ("160x96", 8, 4.0)
-    assert alias["licence"] == "Apache-2.0"
+    assert {"references", "edit", "extend"} <= set(alias["capabilities"])
+    assert (alias["sizes"][0], alias["fps"], alias["max_seconds"], alias["max_references"]) == ("160x96", 8, 20.0, 1)
+    assert (alias["max_extensions"], alias["max_total_seconds"]) == (6, 120.0)
+    assert (alias["licence"], alias["licence_note"], alias["installed"]) == ("Apache-2.0", "", True)
+    assert alias["licence_url"].startswith("https://www.apache.org/")
     assert {**by_name["homereel-mini"], "id": "sora-2"} == alias
 
 
@@ -37,6 +40,8 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
 def test_models_without_weights_are_not_offered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.registry.installed", lambda card: False)
     assert client.get("/v1/models").json()["data"] == []
+    [other] = client.get("/v1/models?all=true").json()["data"]
+    assert (other["id"], other["installed"]) == ("homereel-mini", False)
     for error in (
         refused(client.get("/v1/models/homereel-mini"), 404),
         refused(client.post("/v1/videos", json={"prompt": "a"})),
