@@ -37,7 +37,7 @@ def read_input(file: BinaryIO) -> Iterator[Line | BatchError]:
     What a request asks for is not looked at: that is refused when its turn comes, and the others go on.
     """
     first_use: dict[str, int] = {}
-    number = 0
+    number = requests = 0
     while True:
         place = file.tell()
         text = file.readline(MAX_LINE_BYTES + 1)
@@ -49,16 +49,17 @@ def read_input(file: BinaryIO) -> Iterator[Line | BatchError]:
             return
         if not text.removeprefix(_BOM).strip():
             continue
+        requests += 1
+        if requests > MAX_LINES:
+            yield BatchError("too_many_requests", f"The file has more than {MAX_LINES:,} requests.", line=number)
+            return
         try:
             custom_id = _custom_id(_request(text), number, first_use)
         except LineError as error:
             yield BatchError(error.code, error.message, error.param, number)
             continue
-        if len(first_use) > MAX_LINES:
-            yield BatchError("too_many_requests", f"The file has more than {MAX_LINES:,} requests.", line=number)
-            return
         yield Line(number, custom_id, place)
-    if not number or not first_use:
+    if not requests:
         yield BatchError("empty_file", "The file holds no requests: one JSON object a line is expected.")
 
 

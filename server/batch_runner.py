@@ -99,7 +99,7 @@ class BatchRunner:
                     self._batches.add_lines(batch.id, [item for item in items if isinstance(item, Line)])
         if wrong:
             _log.info("batch_failed id=%s errors=%d", batch.id, len(wrong))
-            return self._batches.reject(batch.id, wrong[:MAX_ERRORS])
+            return self._batches.reject(batch, wrong[:MAX_ERRORS])
         _log.info("batch_started id=%s", batch.id)
         return self._batches.start(batch.id)
 

@@ -5,7 +5,7 @@ A request that became a video is what that video is: nothing is copied from it b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from server import database
 from server.batch_types import ACTIVE, Batch, BatchError, BatchId, BatchStatus, Counts, Line, Refusal
 from server.files import StoredFile, row_of
 from server.jobs import TERMINAL, Job, JobId, JobStatus, Owner
+from server.outbox import EventType, emit
 from server.tables import batch as batches
 from server.tables import batch_line as lines
 from server.tables import file as files
@@ -66,6 +67,15 @@ class Outcome:
     custom_id: str
     job: Job | None
     refusal: Refusal | None
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What comes with a batch's end, in the same transaction."""
+
+    event: EventType
+    owner: Owner
+    new_files: tuple[StoredFile, ...] = ()
 
 
 class BatchStore:
@@ -131,26 +141,27 @@ class BatchStore:
             if rows:
                 db.execute(insert(lines), rows)
 
-    def reject(self, batch_id: BatchId, errors: Sequence[BatchError]) -> bool:
+    def reject(self, batch: Batch, errors: Sequence[BatchError]) -> bool:
         """End a batch whose input is wrong; False if somebody was faster."""
+        ending = _Ending(EventType.BATCH_FAILED, batch.owner)
         changes: dict[str, Any] = {
             "status": BatchStatus.FAILED,
             "failed_at": self._now(),
             "errors": tuple(errors),
             "counts": Counts(),
         }
-        return self._move(batch_id, BatchStatus.VALIDATING, **changes)
+        return self._move(batch.id, BatchStatus.VALIDATING, changes, ending)
 
     def start(self, batch_id: BatchId) -> bool:
         """Go from validating to in progress; False if somebody was faster."""
-        return self._move(batch_id, BatchStatus.VALIDATING, status=BatchStatus.IN_PROGRESS, in_progress_at=self._now())
+        changes = {"status": BatchStatus.IN_PROGRESS, "in_progress_at": self._now()}
+        return self._move(batch_id, BatchStatus.VALIDATING, changes)
 
     def finalize(self, batch_id: BatchId, *, is_late: bool = False) -> bool:
         """Go from in progress to finalizing, because all requests have ended or the time is over."""
         late: dict[str, Any] = {"expired_at": self._now()} if is_late else {}
-        return self._move(
-            batch_id, BatchStatus.IN_PROGRESS, status=BatchStatus.FINALIZING, finalizing_at=self._now(), **late
-        )
+        changes = {"status": BatchStatus.FINALIZING, "finalizing_at": self._now()} | late
+        return self._move(batch_id, BatchStatus.IN_PROGRESS, changes)
 
     def next_line(self, batch_id: BatchId) -> Line | None:
         """Return the first request that nothing has become of yet."""
@@ -201,7 +212,7 @@ class BatchStore:
 
     def end(self, batch: Batch, counts: Counts, output: StoredFile | None, errors: StoredFile | None) -> bool:
         """End the batch and give its owner the files, at once; False if somebody was faster."""
-        status, moment = _end_of(batch)
+        status, moment, kind = _end_of(batch)
         changes: dict[str, Any] = {
             "status": status,
             moment: getattr(batch, moment) or self._now(),
@@ -209,19 +220,20 @@ class BatchStore:
             "output_file_id": output and output.id,
             "error_file_id": errors and errors.id,
         }
-        return self._move(
-            batch.id, batch.status, new_files=[file for file in (output, errors) if file is not None], **changes
-        )
+        new_files = tuple(file for file in (output, errors) if file is not None)
+        return self._move(batch.id, batch.status, changes, _Ending(kind, batch.owner, new_files))
 
     def _move(
-        self, batch_id: BatchId, source: BatchStatus, *, new_files: Sequence[StoredFile] = (), **changes: object
+        self, batch_id: BatchId, source: BatchStatus, changes: Mapping[str, Any], ending: _Ending | None = None
     ) -> bool:
         moved = update(batches).where(batches.c.id == batch_id, batches.c.status == source).values(changes)
         with self._writes.begin() as db:
             if db.execute(moved).rowcount == 0:
                 return False
-            if new_files:
-                db.execute(insert(files), [row_of(file) for file in new_files])
+            if ending is not None:
+                if ending.new_files:
+                    db.execute(insert(files), [row_of(file) for file in ending.new_files])
+                emit(db, ending.event, batch_id, owner=ending.owner, now=self._now())
         return True
 
 
@@ -254,13 +266,13 @@ def _batch_from(db: Connection, row: RowMapping) -> Batch:
     return Batch(**values)
 
 
-def _end_of(batch: Batch) -> tuple[BatchStatus, str]:
-    """Return how the batch ends, and what the moment is called."""
+def _end_of(batch: Batch) -> tuple[BatchStatus, str, EventType]:
+    """Return how the batch ends, what the moment is called, and what has happened then."""
     if batch.cancelling_at is not None:
-        return BatchStatus.CANCELLED, "cancelled_at"
+        return BatchStatus.CANCELLED, "cancelled_at", EventType.BATCH_CANCELLED
     if batch.expired_at is not None:
-        return BatchStatus.EXPIRED, "expired_at"
-    return BatchStatus.COMPLETED, "completed_at"
+        return BatchStatus.EXPIRED, "expired_at", EventType.BATCH_EXPIRED
+    return BatchStatus.COMPLETED, "completed_at", EventType.BATCH_COMPLETED
 
 
 def _is_of(owner: Owner | None) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from server.batch_types import BATCH_ID, BatchId, new_batch
 from server.batches import BatchNotFound
 from server.deps import BodyDep, CallerDep, ServicesDep
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, NotFound
 from server.file_schemas import BatchCreate, BatchList, BatchObject
 from server.files import FileNotFound
 from server.routes.files import valid_id as valid_file_id
@@ -41,7 +41,7 @@ def create_batch(body: BodyDep, caller: CallerDep, services: ServicesDep) -> Bat
         file = services.files.get(valid_file_id(create.input_file_id), caller.owner)
     except FileNotFound as error:
         message = "There is no such file. Upload one with POST /v1/files and the purpose 'batch'."
-        raise InvalidRequest(message, param="input_file_id", code="file_not_found") from error
+        raise NotFound(message, param="input_file_id", code="file_not_found") from error
     if file.purpose != "batch":
         message = f"The purpose of this file is '{file.purpose}'; it must be 'batch'."
         raise InvalidRequest(message, param="input_file_id", code="invalid_purpose")

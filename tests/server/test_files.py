@@ -154,7 +154,7 @@ def test_the_content_of_a_deleted_file_stays_until_no_batch_reads_it(
         files.get(file.id, ANN)
     assert path.exists()
     assert files.sweep() == 0
-    assert batches.reject(batch.id, [])
+    assert batches.reject(batch, [])
     assert files.sweep() == 1
     assert not path.exists()
 
