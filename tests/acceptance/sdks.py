@@ -100,4 +100,5 @@ def _told(python: Path, script: str, *arguments: str) -> dict[str, Any]:
     command = [str(python), "-P", str(SESSIONS / script), *arguments]
     run = subprocess.run(command, env=own, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    # LiteLLM talks on the way; what was told comes last.
+    return json.loads(run.stdout.splitlines()[-1])

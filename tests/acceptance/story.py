@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from server.assets import AssetStore, Variant
+from server.settings import Settings
+
 Told = dict[str, Any]
 
 VIDEO_KEYS = {
@@ -51,11 +54,11 @@ def check(told: Told) -> None:
     assert not failed
 
 
-def check_bytes(told: Told, content: bytes) -> None:
-    """Compare what was downloaded with the file that the server has, or had."""
-    videos = told["chapters"]["videos"]
-    assert videos["video"] == ["video/mp4", hashlib.sha256(content).hexdigest()]
-    assert videos.get("streamed", videos["video"][1]) == videos["video"][1]
+def check_bytes(told: Told, data_dir: Path) -> None:
+    """Compare what was downloaded with the file that the server has."""
+    video_id, sha256 = told["chapters"]["videos"]["kept"]
+    stored = AssetStore(Settings(data_dir=data_dir).assets_dir).path(video_id, Variant.VIDEO)
+    assert hashlib.sha256(stored.read_bytes()).hexdigest() == sha256
 
 
 def refused(failure: Told, kind: str, status: int, code: str, param: str | None) -> None:
@@ -86,6 +89,8 @@ def _videos(told: Told) -> None:
     assert completed(told["pictured"])["model"] == "sora-2-pro"
     third = completed(told["third"])
     assert (third["prompt"], third["seconds"]) == ("two\nlines", "2")
+    assert told["video"][0] == "video/mp4"
+    assert told.get("streamed", told["video"][1]) == told["video"][1]
     assert told["thumbnail"] == "RIFF"
     assert told["spritesheet"] == "ffd8ff"
     # A finished video is not polled for.

@@ -13,3 +13,4 @@ def test_every_method_of_the_official_client_works(tmp_path: Path, picture_file:
     with serving(tmp_path / "data") as base_url:
         told = sdks.session(sdks.Sdk("node", sdks.NODE[-1]), base_url, "anything", picture_file)
     story.check(told)
+    story.check_bytes(told, tmp_path / "data")

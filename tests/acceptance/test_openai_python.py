@@ -23,6 +23,7 @@ def test_every_method_of_the_official_client_works(version: str, tmp_path: Path,
     with serving(tmp_path / "data") as base_url:
         told = sdks.session(sdks.Sdk("python", version), base_url, "anything", picture_file)
     story.check(told)
+    story.check_bytes(told, tmp_path / "data")
 
 
 @pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")

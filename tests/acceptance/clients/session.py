@@ -156,6 +156,7 @@ class Session:
         told["gone"] = self.calls.failure_of(lambda: videos.retrieve(created.id))
         told["left"] = [video.id for video in videos.list()]
         self.source, self.clip = third.id, videos.download_content(third.id).read()
+        told["kept"] = [third.id, hashlib.sha256(self.clip).hexdigest()]
         return told
 
     def chapter_references(self) -> dict[str, Any]:

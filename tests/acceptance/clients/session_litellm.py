@@ -69,7 +69,7 @@ class Session:
         told["edited"] = self.finished(edited)
         extended = self.call("video_extension", created.id, "it rolls on", "2", **self.server)
         told["extended"] = self.finished(extended)
-        mossy = self.call("video_create_character", "Mossy", ("mossy.mp4", content, "video/mp4"), **self.at)
+        mossy = self.call("video_create_character", "Mossy", content, **self.at)
         told["character"] = mossy.model_dump()
         told["same_character"] = self.call("video_get_character", mossy.id, **self.at).model_dump()
         told["listed"] = [self.own_id(video["id"]) for video in self.call("video_list", limit=3, **self.at)["data"]]
