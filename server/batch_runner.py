@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from server.forms import Fields
+
 _log = logging.getLogger(__name__)
 
 # How long a new batch may go unnoticed.
@@ -43,6 +45,7 @@ _LINES_AT_ONCE = 1000
 _EXPIRED = Refusal("batch_expired", "The request was not carried out before the batch's completion window had passed.")
 _CANCELLED = Refusal("batch_cancelled", "The request was not carried out before the batch was cancelled.")
 _DELETED = Refusal("video_deleted", "The video was deleted before the batch had ended.")
+_INPUT_GONE = Refusal("input_file_gone", "The content of the input file is not on the server's disk any more.")
 _CRASHED = Refusal("internal_error", "The server made a mistake with this request; its log has the details.", 500)
 
 Create = Callable[..., Job]
@@ -89,7 +92,11 @@ class BatchRunner:
 
     def _validate(self, batch: Batch) -> bool:
         wrong: list[BatchError] = []
-        with self._input(batch).open("rb") as file:
+        try:
+            file = self._input(batch).open("rb")
+        except FileNotFoundError:
+            return self._batches.reject(batch, [BatchError(_INPUT_GONE.code, _INPUT_GONE.message)])
+        with file:
             found = read_input(file)
             while items := list(itertools.islice(found, _LINES_AT_ONCE)):
                 wrong += [item for item in items if isinstance(item, BatchError)]
@@ -119,8 +126,7 @@ class BatchRunner:
     def _carry_out(self, batch: Batch, line: Line) -> bool:
         """Make a video of the line, or note why none can be made; False if that must wait."""
         try:
-            with self._input(batch).open("rb") as file:
-                fields = request_at(file, line.place)
+            fields = self._fields(batch, line)
             if fields.get("priority") is None:
                 fields["priority"] = PRIORITY
             attempt = Attempt(*_names_of(batch, line))
@@ -136,6 +142,13 @@ class BatchRunner:
             # The batch has ended meanwhile.
             self._services.store.request_cancel(job.id)
         return True
+
+    def _fields(self, batch: Batch, line: Line) -> Fields:
+        try:
+            with self._input(batch).open("rb") as file:
+                return request_at(file, line.place)
+        except FileNotFoundError as error:
+            raise LineError(_INPUT_GONE.code, _INPUT_GONE.message) from error
 
     def _wind_up(self, batch: Batch) -> bool:
         """Stop what goes on if it shall not; once nothing does, write down what became of everything."""

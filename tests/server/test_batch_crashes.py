@@ -13,7 +13,7 @@ from server.batch_runner import BatchRunner
 from server.batch_types import Batch, BatchStatus, Counts
 from server.batches import BatchStore
 from server.deps import Services
-from server.files import STRAY_S
+from server.files import STRAY_S, FileId
 from server.jobs import Job, JobStatus
 from tests.conftest import Clock
 from tests.server.batching import ANN, lines_of, make, make_all, request, requests, settle, videos_of
@@ -119,6 +119,20 @@ def test_a_video_that_comes_too_late_for_its_batch_is_not_made(
     assert runner._carry_out(current, line)
     assert not services.store.waiting()
     assert services.batches.get(batch.id).counts == Counts(1, 0, 1)
+
+
+def test_an_input_that_is_gone_ends_the_batch_instead_of_trying_for_ever(
+    services: Services, runner: BatchRunner, submit: Callable[..., Batch]
+) -> None:
+    early, late = submit(*requests(2)), submit(*requests(2))
+    services.files.discard(FileId(early.input_file_id))
+    runner.tick()
+    services.files.discard(FileId(late.input_file_id))
+    settle(runner)
+    assert [error.code for error in services.batches.get(early.id).errors] == ["input_file_gone"]
+    ended = services.batches.get(late.id)
+    assert (ended.status, ended.counts) == (BatchStatus.COMPLETED, Counts(2, 0, 2))
+    assert lines_of(ended.error_file_id, services)["shot-0"]["error"]["code"] == "input_file_gone"
 
 
 def test_a_database_that_is_away_for_a_moment_fails_nothing(
