@@ -132,6 +132,8 @@ class DeliveryQueue:
         begun = update(deliveries).where(deliveries.c.id.in_(oldest), *mine)
         begun = begun.values(attempts=deliveries.c.attempts + 1, next_at=now + CLAIM_S)
         ids = db.execute(begun.returning(deliveries.c.id)).scalars().all()
+        if not ids:
+            return ()
         row = db.execute(select(endpoints).where(endpoints.c.id == endpoint)).mappings().one()
         columns = (deliveries.c.id, events.c.id, events.c.type, events.c.subject, events.c.created_at)
         query = select(*columns, deliveries.c.attempts).join(events, events.c.seq == deliveries.c.event)
@@ -233,8 +235,12 @@ class Deliverer:
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, STOP_S)
             left = list(self._under_way)
-        if left:
-            self._queue.release(left)
+        try:
+            if left:
+                self._queue.release(left)
+        except SQLAlchemyError:
+            # They become due again by themselves, only later.
+            _log.exception("webhooks_not_released")
 
     def deliver_due(self) -> int:
         """Attempt what is due now and return, once all is over, how much it was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, Field
@@ -57,6 +57,14 @@ class VideoEvent(BaseModel):
     created_at: int
     type: VideoEventType
     data: VideoState
+
+
+def stream_schema() -> dict[str, Any]:
+    """Describe the body of a stream for OpenAPI, which knows no better than to call it a text."""
+    event = VideoEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+    event["properties"]["data"] = event.pop("$defs")[VideoState.__name__]
+    about = "Server-Sent Events. Each has an id to resume from, a name, and data as described by contentSchema."
+    return {"type": "string", "description": about, "contentMediaType": "application/json", "contentSchema": event}
 
 
 def of_event(event: Event, error: JobError | None) -> bytes:

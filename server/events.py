@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio import CapacityLimiter, Event, create_task_group, move_on_after, sleep, to_thread
-from sqlalchemy.exc import SQLAlchemyError
 
 from server import event_schemas as wire
 from server.jobs import JobStatus
@@ -154,8 +153,7 @@ class Broker:
             await self._somebody_listens.wait()
             try:
                 is_behind = await self._look()
-            except SQLAlchemyError:
-                # A locked database passes; whoever listens is not to be sent away for it.
+            except Exception:  # noqa: BLE001 - a locked database passes, and the server is not to end for anything else
                 _log.exception("events_not_read")
                 is_behind = False
             if not self._mailboxes:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from server.outbox import WEBHOOK_TYPES, EventType
+from server.outbox import WEBHOOK_TYPES
 from server.parameters import Name
 from server.webhooks import Endpoint, EndpointPage
 
 _TYPES = ", ".join(WEBHOOK_TYPES)
 
 
-def _is_delivered(kind: EventType) -> EventType:
-    if kind not in WEBHOOK_TYPES:
-        raise ValueError(f"'{kind}' is not delivered to webhooks.")
-    return kind
-
-
-WebhookType = Annotated[
-    EventType, AfterValidator(_is_delivered), Field(json_schema_extra={"enum": [str(kind) for kind in WEBHOOK_TYPES]})
+WebhookType = Literal[
+    "video.completed",
+    "video.failed",
+    "batch.completed",
+    "batch.failed",
+    "batch.expired",
+    "batch.cancelled",
 ]
 EventTypes = Annotated[list[WebhookType], Field(min_length=1, max_length=100)]
 _NAME = "a text of 1 to 200 characters"

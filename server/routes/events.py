@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 from anyio import CancelScope, create_task_group, move_on_after, to_thread
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import FileResponse
 
 from server.assets import PREVIEW_MEDIA_TYPE, AssetMissing
 from server.deps import CallerDep, Services, ServicesDep, VideoId
-from server.downloads import Download
 from server.errors import InvalidRequest, NotFound
-from server.event_schemas import VideoEvent
+from server.event_schemas import stream_schema
 from server.events import Topic
 from server.jobs import TERMINAL
 
@@ -66,9 +65,8 @@ async def _cancel_at_disconnect(receive: Receive, scope: CancelScope) -> None:
 
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Events for as long as there are any; the data of each is a VideoEvent",
-        "model": VideoEvent,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "Events for as long as there are any",
+        "content": {EventStream.media_type: {"schema": stream_schema()}},
     }
 }
 _NOTHING_MORE: dict[int | str, dict[str, Any]] = {
@@ -77,13 +75,13 @@ _NOTHING_MORE: dict[int | str, dict[str, Any]] = {
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Resume after the event with this id")]
 
 
-@router.get("/events", response_class=EventStream, responses=_STREAM)
+@router.get("/events", response_class=Response, responses=_STREAM)
 async def stream_events(caller: CallerDep, services: ServicesDep, last_event_id: LastEventId = None) -> Response:
     """Stream what happens to all videos, beginning with those that are not done; this goes on until you leave."""
     return EventStream(services.events.stream(Topic(caller.owner), _seq(last_event_id)))
 
 
-@router.get("/videos/{video_id}/events", response_class=EventStream, responses=_STREAM | _NOTHING_MORE)
+@router.get("/videos/{video_id}/events", response_class=Response, responses=_STREAM | _NOTHING_MORE)
 async def stream_video_events(
     video_id: VideoId, caller: CallerDep, services: ServicesDep, last_event_id: LastEventId = None
 ) -> Response:
@@ -98,7 +96,7 @@ async def stream_video_events(
 
 @router.get(
     "/videos/{video_id}/preview",
-    response_class=FileResponse,
+    response_class=Response,
     responses={
         200: {
             "description": "A small animation",
@@ -111,14 +109,16 @@ def download_preview(video_id: VideoId, request: Request, caller: CallerDep, ser
     """Send what the video looks like so far, while it is being made; afterwards, its last preview."""
     services.store.get(video_id, caller.owner)
     try:
-        path = services.assets.preview_path(video_id)
-        # Every preview is a new file, though it may be as long as the last and made within the clock's resolution.
-        stat = path.stat()
-        name, tag = f"{video_id}-preview{path.suffix}", f"{video_id}-preview-{stat.st_ino:x}-{stat.st_mtime_ns:x}"
-        return Download.named(path, name, PREVIEW_MEDIA_TYPE, tag=tag, request_headers=request.headers)
+        # Read at once, as it may be replaced at any moment; it is small.
+        content = services.assets.preview_path(video_id).read_bytes()
     except (AssetMissing, FileNotFoundError) as error:
         message = "There is no preview of this video (yet). An event named video.preview tells when there is one."
         raise NotFound(message, param="video_id", code="preview_not_found") from error
+    headers = {"etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "cache-control": "private, no-cache"}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if known & {headers["etag"], "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=PREVIEW_MEDIA_TYPE)
 
 
 def _has_nothing_to_tell(services: Services, topic: Topic, after: int | None) -> bool:

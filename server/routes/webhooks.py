@@ -14,7 +14,7 @@ from server.deps import BodyDep, CallerDep, Services, ServicesDep
 from server.errors import NO_RETRY, InvalidRequest, NotFound, quoted
 from server.fetch import AddressRefused, FetchError, FetchFailed, check_public
 from server.forms import Body, Fields
-from server.outbox import WEBHOOK_TYPES
+from server.outbox import WEBHOOK_TYPES, EventType
 from server.routes.health import own_version
 from server.schemas import DEFAULT_PAGE, MAX_PAGE
 from server.validation import openapi_body, validated
@@ -33,13 +33,13 @@ from server.webhook_schemas import (
 from server.webhooks import EndpointChange, EndpointNotFound, TooManyEndpoints, is_endpoint_id
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 
-def _path_id(endpoint_id: Annotated[str, Path(description="Id of a webhook endpoint")]) -> str:
-    return endpoint_id
+def _path_id(webhook_endpoint_id: Annotated[str, Path(description="Id of a webhook endpoint")]) -> str:
+    return webhook_endpoint_id
 
 
 EndpointId = Annotated[str, Depends(_path_id)]
@@ -50,7 +50,7 @@ def create_webhook_endpoint(body: BodyDep, caller: CallerDep, services: Services
     """Name an address that is told when a video or a batch comes to its end. Only this answer shows its secret."""
     create = validated(EndpointCreate, body.fields(), {})
     _check_address(create.url, services)
-    types = tuple(dict.fromkeys(create.event_types))
+    types = _unique(create.event_types)
     try:
         made = services.endpoints.add(caller.owner, create.name, create.url, types)
     except TooManyEndpoints as error:
@@ -72,20 +72,20 @@ def list_webhook_endpoints(
     return WebhookEndpointList.of(services.endpoints.list(caller.owner, after=after, limit=limit))
 
 
-@router.get("/webhook_endpoints/{endpoint_id}")
+@router.get("/webhook_endpoints/{webhook_endpoint_id}")
 def retrieve_webhook_endpoint(endpoint_id: EndpointId, caller: CallerDep, services: ServicesDep) -> WebhookEndpoint:
     """Describe one endpoint."""
     with _known(endpoint_id):
         return WebhookEndpoint.of(services.endpoints.get(endpoint_id, caller.owner))
 
 
-@router.post("/webhook_endpoints/{endpoint_id}", openapi_extra=openapi_body(EndpointUpdate, {}))
+@router.post("/webhook_endpoints/{webhook_endpoint_id}", openapi_extra=openapi_body(EndpointUpdate, {}))
 def update_webhook_endpoint(
     endpoint_id: EndpointId, body: BodyDep, caller: CallerDep, services: ServicesDep
 ) -> WebhookEndpoint:
     """Change an endpoint. What waits to be delivered goes to its new address."""
     update = validated(EndpointUpdate, body.fields(), {})
-    types = None if update.event_types is None else tuple(dict.fromkeys(update.event_types))
+    types = None if update.event_types is None else _unique(update.event_types)
     with _known(endpoint_id):
         services.endpoints.get(endpoint_id, caller.owner)
         if update.url is not None:
@@ -94,7 +94,7 @@ def update_webhook_endpoint(
         return WebhookEndpoint.of(services.endpoints.change(endpoint_id, caller.owner, change))
 
 
-@router.delete("/webhook_endpoints/{endpoint_id}")
+@router.delete("/webhook_endpoints/{webhook_endpoint_id}")
 def delete_webhook_endpoint(
     endpoint_id: EndpointId, caller: CallerDep, services: ServicesDep
 ) -> WebhookEndpointDeleted:
@@ -104,7 +104,7 @@ def delete_webhook_endpoint(
     return WebhookEndpointDeleted(id=endpoint_id)
 
 
-@router.post("/webhook_endpoints/{endpoint_id}/rotate_secret", openapi_extra=openapi_body(SecretRotation, {}))
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", openapi_extra=openapi_body(SecretRotation, {}))
 def rotate_webhook_secret(
     endpoint_id: EndpointId, body: BodyDep, caller: CallerDep, services: ServicesDep
 ) -> WebhookEndpointWithSecret:
@@ -116,7 +116,7 @@ def rotate_webhook_secret(
     return WebhookEndpointWithSecret.with_secret(rotated)
 
 
-@router.post("/webhook_endpoints/{endpoint_id}/test", openapi_extra=openapi_body(EndpointTest, {}))
+@router.post("/webhook_endpoints/{webhook_endpoint_id}/test", openapi_extra=openapi_body(EndpointTest, {}))
 def run_webhook_test(
     endpoint_id: EndpointId, body: BodyDep, caller: CallerDep, services: ServicesDep
 ) -> WebhookEndpointTested:
@@ -125,7 +125,9 @@ def run_webhook_test(
     with _known(endpoint_id):
         endpoint = services.endpoints.get(endpoint_id, caller.owner)
     try:
-        status = delivery.send_sample(services.post, own_version(), endpoint, test.event_type, services.now())
+        status = delivery.send_sample(
+            services.post, own_version(), endpoint, EventType(test.event_type), services.now()
+        )
     except (FetchError, httpx2.HTTPError) as error:
         message = f"The endpoint could not be reached. {delivery.reason(error)}"
         raise InvalidRequest(message, code="webhook_unreachable", headers=NO_RETRY) from error
@@ -147,6 +149,10 @@ def _known(endpoint_id: str) -> Generator[None]:
     except EndpointNotFound as error:
         message = f"There is no webhook endpoint {quoted(endpoint_id)}."
         raise NotFound(message, param="webhook_endpoint_id", code="webhook_endpoint_not_found") from error
+
+
+def _unique(types: Iterable[str]) -> tuple[EventType, ...]:
+    return tuple(map(EventType, dict.fromkeys(types)))
 
 
 def _check_address(url: str, services: Services) -> None:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 
 from pipelines.types import Stage
 from server import event_schemas as wire
@@ -390,3 +391,43 @@ def test_nothing_is_read_while_nobody_listens(store: JobStore, add_job: AddJob) 
             assert len(looks) == seen
 
     anyio.run(listen_for_a_while)
+
+
+def test_a_look_that_fails_is_taken_again(store: JobStore, add_job: AddJob) -> None:
+    job_id = add_job(owner=ALICE)
+    failures = iter([True, True])
+
+    class Locked(Outbox):
+        def read_running(self, seq: int, limit: int = PAGE) -> Any:
+            if next(failures, False):
+                raise OperationalError("SELECT", {}, Exception("database is locked"))
+            return super().read_running(seq, limit)
+
+    async def listen() -> bytes:
+        broker = Broker(Locked(store.engine, lambda: 0.0), store, poll_s=0, now=lambda: 0.0)
+        async with broker.serving(), aclosing(broker.stream(Topic(ALICE))) as stream:
+            await anext(stream)
+            store.claim(job_id, ANN, 30)
+            return await anext(stream)
+
+    assert b"video.started" in anyio.run(listen)
+
+
+def test_nobody_hears_of_what_is_somebody_elses(store: JobStore, add_job: AddJob) -> None:
+    mine, other = add_job(owner=ALICE), add_job(owner=BOB)
+
+    async def listen() -> bytes:
+        broker = Broker(Outbox(store.engine, lambda: 0.0), store, poll_s=0, now=lambda: 0.0)
+        heard = b""
+        async with broker.serving(), aclosing(broker.stream(Topic(ALICE), after=0)) as stream:
+            heard += await anext(stream) + await anext(stream)
+            for job_id in (other, mine):
+                store.claim(job_id, ANN, 30)
+                store.renew(job_id, ANN, 30, at_step(3, preview=1))
+            while b"video.preview" not in heard:
+                heard += await anext(stream)
+        return heard
+
+    heard = anyio.run(listen)
+    assert mine.encode() in heard
+    assert other.encode() not in heard

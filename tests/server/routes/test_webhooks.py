@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi.testclient import TestClient
 
 from server.app import create_app
+from server.outbox import WEBHOOK_TYPES
 from server.settings import Settings
+from server.webhook_schemas import WebhookType
 from server.webhooks import MAX_ENDPOINTS
 from tests.server.routes.conftest import refused
 
@@ -149,6 +151,7 @@ def test_there_may_only_be_so_many(client: TestClient) -> None:
 
 
 def test_the_types_are_those_that_happen_here(client: TestClient) -> None:
+    assert get_args(WebhookType) == WEBHOOK_TYPES
     listed = client.get("/v1/webhook_event_types").json()
     assert listed["object"] == "list"
     assert {"video.completed", "video.failed", "batch.completed"} <= set(listed["data"])
