@@ -73,8 +73,10 @@ class _WriteTurns:
         if synchronous is None:
             connection.exec_driver_sql("BEGIN")
             return
+        info = connection.connection.record_info
+        assert info is not None  # noqa: S101 - the connection is a pool's; narrows the type
         # A thread that writes while it writes would wait for itself: SQLite is to say so then.
-        connection.connection.record_info[_HAS_TURN] = self._lock.acquire(timeout=_BUSY_TIMEOUT_S)
+        info[_HAS_TURN] = self._lock.acquire(timeout=_BUSY_TIMEOUT_S)
         connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
         # Taking the write lock at once means waiting for it; upgrading a read to a write would fail instead.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -82,7 +84,7 @@ class _WriteTurns:
     def end(self, connection: sqlite3.Connection | None, record: ConnectionPoolEntry) -> None:
         """Let the next one write, now that the connection is back in its pool and the transaction through."""
         del connection
-        if record.record_info.pop(_HAS_TURN, False):
+        if record.record_info and record.record_info.pop(_HAS_TURN, False):
             self._lock.release()
 
 

@@ -7,7 +7,6 @@ import json
 import resource
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -120,9 +119,7 @@ def python_creates(base_url: str) -> str:
 
 def node_creates(base_url: str) -> str:
     script = [str(SESSIONS / "create_once.mjs"), str(node_modules(NODE[-1])), base_url]
-    run: subprocess.CompletedProcess[str] = node(
-        script, return_completed_process=True, capture_output=True, text=True, timeout=120
-    )
+    run = node(script, return_completed_process=True, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)["id"]
 

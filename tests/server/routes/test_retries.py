@@ -193,7 +193,7 @@ def test_a_retry_waits_for_the_first_that_is_still_at_work(
     assert len(ids(client)) == 1
 
 
-def test_a_retry_that_overtakes_the_first_is_found_by_it() -> None:
+def test_a_retry_that_overtakes_the_first_is_found_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     turns, key = Turns(), (Owner(""), "digest")
     waiting, looked = threading.Event(), list[bool]()
     wait_for = turns._changed.wait_for
@@ -207,7 +207,7 @@ def test_a_retry_that_overtakes_the_first_is_found_by_it() -> None:
         with turns.taken(key, is_retry=False) as looks:
             looked.append(looks)
 
-    turns._changed.wait_for = watched
+    monkeypatch.setattr(turns._changed, "wait_for", watched)
     with turns.taken(key, is_retry=True):
         thread = threading.Thread(target=first)
         thread.start()
