@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,13 +43,10 @@ class Outcome(NamedTuple):
 
 def clients() -> Iterable[Client]:
     for sdk in sdks.ALL:
-        yield Client(*sdk, lambda url, key, picture, sdk=sdk: sdks.session(sdk, url, key, picture), story.check)
+        yield Client(*sdk, partial(sdks.session, sdk), story.check)
     for provider in ("openai", "hosted_vllm"):
         yield Client(
-            "litellm",
-            f"{sdks.LITELLM} {provider}/",
-            lambda url, key, picture, provider=provider: sdks.litellm_session(provider, url, key, picture),
-            test_litellm.check,
+            "litellm", f"{sdks.LITELLM} {provider}/", partial(sdks.litellm_session, provider), test_litellm.check
         )
 
 

@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from pipelines.registry import load_registry
-from server import errors
+from server import errors, openapi
 from server.assets import AssetStore
 from server.auth import Guard, Keyring
 from server.batch_runner import BatchThread
@@ -104,7 +104,11 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
         redoc_url=None,
         # A client that asks for /v1/videos/ with an empty id shall be told, not sent in circles.
         redirect_slashes=False,
-        responses={"4XX": {"model": ErrorEnvelope, "description": "What went wrong, and what would work"}},
+        generate_unique_id_function=openapi.operation_id,
+        responses={
+            "4XX": {"model": ErrorEnvelope, "description": "What went wrong, and what would work"},
+            "5XX": {"model": ErrorEnvelope, "description": "The server cannot, now or by a mistake of its own"},
+        },
     )
     app.state.metrics = measured
     app.add_middleware(Guard, settings=settings)
@@ -118,4 +122,5 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     )
     for routes in routers:
         app.include_router(routes.router)
+    openapi.complete(app)
     return app

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from pipelines.errors import (
     InvalidImage,
@@ -294,12 +295,24 @@ def _validation_error(_: Request, error: Exception) -> JSONResponse:
 def _http_exception(request: Request, error: Exception) -> JSONResponse:
     error = cast("HTTPException", error)
     headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     at = f"{request.method} {request.url.path[:_QUOTED]}"
     message, code = {
         404: (f"There is nothing at {at}.", "not_found"),
-        405: (f"{at} is not possible; this address takes {headers.get('Allow', 'another method')}.", "not_allowed"),
+        405: (f"{at} is not possible; this address takes {headers.get('Allow')}.", "not_allowed"),
     }.get(error.status_code, (str(error.detail), "invalid_request"))
     return JSONResponse(envelope(error.status_code, message, code), error.status_code, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods that any route takes at this address. The framework names those of the first route alone."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if takes(method)]
 
 
 def _unless_full(_: Request, error: Exception) -> JSONResponse:
