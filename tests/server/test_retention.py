@@ -112,7 +112,8 @@ def test_uploads_of_failed_videos_go_after_the_same_time(
 
 
 def test_without_retention_nothing_expires(store: JobStore, assets: AssetStore, make: Make, clock: Clock) -> None:
-    make(), make(error=JobError("bad_output", "black"))
+    make()
+    make(error=JobError("bad_output", "black"))
     clock.advance(1000 * DAY_S)
     assert Pruner(store.engine, assets, now=clock).remove_expired() == 0
 
