@@ -60,7 +60,7 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
 
     @abstractmethod
     def decode(self, request: GenerationRequest, latents: Latents) -> Iterator[Frames]:
-        """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order: all of ``request.shape.frames``, given ones too."""
+        """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order, ``request.shape.frames`` with the given ones."""
 
     def audio(self, request: GenerationRequest, latents: Latents) -> Audio | None:
         """Return the clip's sound, or None if the model makes none."""

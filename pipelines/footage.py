@@ -58,12 +58,10 @@ def read(source: SourceClip, shape: VideoShape, *, start: int = 0) -> Frames:
     Raises:
         BadOutput: The file is not a video.
     """
-    filters = f"{retime(source, shape.fps)},trim=start_frame={start},{cover(shape.width, shape.height, to_rgb=True)}"
-    found: list[Frames] = []
-    for frame in frames(source.path, filters):
-        found.append(frame)
-        if len(found) == shape.frames:
-            break
+    part = f"trim=start_frame={start}:end_frame={start + shape.frames}"
+    found = list(
+        frames(source.path, f"{retime(source, shape.fps)},{part},{cover(shape.width, shape.height, to_rgb=True)}")
+    )
     if not found:
         raise BadOutput(f"{source.path.name} is not a video")
     return np.stack(found + [found[-1]] * (shape.frames - len(found)))

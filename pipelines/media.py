@@ -31,7 +31,7 @@ _ffmpeg: Any = imageio_ffmpeg
 # Visually lossless at any size that these models make.
 CRF = 16
 THUMBNAIL_SIDE = 640
-PREVIEW_SIDE = 320
+PREVIEW_SIDE, PREVIEW_FRAMES = 160, 24
 SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE = 4, 4, 320
 METADATA_KEY = "homereel"
 
@@ -227,13 +227,15 @@ def _sharpness(frame: Frames) -> float:
 
 
 def preview(clip: Frames, fps: int) -> bytes:
-    """Return frames ``(f, height, width, 3)`` as a small animated WebP that plays over and over."""
-    pictures = [Image.fromarray(frame) for frame in clip]
-    for picture in pictures:
-        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    """Return a rough clip ``(f, height, width, 3)`` as a small animated WebP that plays over and over, in real time."""
+    every = -(-len(clip) // PREVIEW_FRAMES)
+    height, width = clip.shape[1:3]
+    scale = PREVIEW_SIDE / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    pictures = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in clip[::every]]
     file = io.BytesIO()
     # The fastest method: a preview is looked at once, for a second.
-    options: dict[str, Any] = {"duration": round(1000 / fps), "loop": 0, "quality": 60, "method": 0}
+    options: dict[str, Any] = {"duration": round(1000 * every / fps), "loop": 0, "quality": 60, "method": 0}
     pictures[0].save(file, "WEBP", save_all=True, append_images=pictures[1:], **options)
     return file.getvalue()
 

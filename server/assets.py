@@ -74,6 +74,12 @@ class AssetStore:
         with written_whole(self._folder(job_id) / PREVIEW) as target:
             target.write(picture)
 
+    def discard_preview(self, job_id: JobId) -> None:
+        """Remove the preview of a clip that will never be finished."""
+        (self._folder(job_id) / PREVIEW).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder(job_id).rmdir()
+
     def preview_path(self, job_id: JobId) -> Path:
         """Return the latest preview.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,23 @@ class Timing:
 def use_of(request: GenerationRequest) -> Use:
     """Return what kind of job a request is."""
     return request.source.use if request.source else "create"
+
+
+def expected_s(timings: Sequence[Timing], request: GenerationRequest, *, loads: bool) -> Mapping[Stage, float] | None:
+    """Return the seconds that each stage should take, or None if no such job has been seen.
+
+    Args:
+        timings: What is known of the card on this device, the latest first.
+        request: What is to be made.
+        loads: Whether the model has to be loaded first.
+    """
+    kind = (use_of(request), request.shape[:3], request.num_inference_steps)
+    alike = next((t.stage_s for t in timings if (t.use, t.shape[:3], t.steps) == kind), None)
+    load_s = next((t.stage_s[Stage.LOAD] for t in timings if Stage.LOAD in t.stage_s), None)
+    if alike is None or (loads and load_s is None):
+        return None
+    stage_s = {stage: seconds for stage, seconds in alike.items() if stage is not Stage.LOAD}
+    return {Stage.LOAD: load_s, **stage_s} if loads and load_s is not None else stage_s
 
 
 class TimingStore:

@@ -7,8 +7,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,11 +22,13 @@ from pipelines.types import Clip, Progress, Report, Stage
 from server.assets import AssetStore, Variant
 from server.jobs import Job, JobError, JobId, JobResult, WorkerId
 from server.lease import Ending, Lease
-from server.progress import Meter, StageTimes
+from server.previews import Previews
+from server.progress import Meter
 from server.scheduler import choose
 from server.settings import Settings
 from server.space import Gate, ran_out
 from server.store import CANCELLED, JobStore, WorkerInfo
+from server.timings import TimingStore, expected_s
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ class Worker:
         self._load = load
         self._loaded: Loaded | None = None
         self._job: JobId | None = None
-        self._times = StageTimes()
+        self._timings = TimingStore(store.engine)
         self._gate = Gate(settings)
 
     def run(self) -> None:
@@ -166,6 +168,8 @@ class Worker:
         elif self._record(job.id, outcome):
             # Nobody else is at it: what earlier attempts left when they died can go too.
             self._assets.discard_work(job.id)
+            if isinstance(outcome, JobError):
+                self._assets.discard_preview(job.id)
 
     def _record(self, job_id: JobId, outcome: JobResult | JobError) -> bool:
         """Write down how the job ended; tell whether it was still this worker's."""
@@ -221,10 +225,11 @@ class Worker:
 
     def _make(self, job: Job, lease: Lease) -> JobResult:
         loads = self._loaded is None or self._loaded.card.id != job.card
-        meter = Meter(self._times.expect(job.card, job.request, loads=loads), loads=loads)
+        meter = Meter(self._expected_s(job, loads=loads), loads=loads)
+        previews = Previews(self._assets, job.id, job.request.shape.fps, wanted=lambda: lease.ending is None)
 
         def report(progress: Progress) -> None:
-            lease.note(meter.update(progress, time.monotonic()))
+            lease.note(replace(meter.update(progress, time.monotonic()), preview=previews.count))
             if self._drain.left_s() <= 0:
                 raise Cancelled("the worker has to end")
 
@@ -234,16 +239,31 @@ class Worker:
             report(Progress(Stage.LOAD, 1, 1))
         assert self._loaded is not None  # noqa: S101 - narrows the type
         card, pipeline = self._loaded
-        clip = engine.generate(pipeline, job.request, report)
-        with self._assets.work_dir(job.id) as folder:
+        with previews, self._assets.work_dir(job.id) as folder:
+            clip = engine.generate(pipeline, job.request, report, previews.show)
             self._save(job, clip, folder, card, report)
             # A worker that has lost the job must not write over the files of the one that has it now.
             lease.confirm()
             for variant in Variant:
                 self._assets.put(job.id, variant, folder / variant.filename)
         stage_s = meter.finish(time.monotonic())
-        self._times.learn(job.card, job.request, stage_s)
-        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, _peak(pipeline), dict(clip.facts))
+        peak = _peak(pipeline)
+        self._learn(job, stage_s, peak)
+        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, peak, dict(clip.facts))
+
+    def _expected_s(self, job: Job, *, loads: bool) -> Mapping[Stage, float] | None:
+        try:
+            return expected_s(self._timings.of(job.card, self._place.device), job.request, loads=loads)
+        except SQLAlchemyError as error:
+            _log.warning("timings_not_read id=%s error=%s", job.id, type(error).__name__)
+            return None
+
+    def _learn(self, job: Job, stage_s: Mapping[Stage, float], peak: int) -> None:
+        try:
+            self._timings.learn(job.card, self._place.device, job.request, stage_s=stage_s, peak=peak)
+        except SQLAlchemyError as error:
+            # The video is what counts; the next one will tell how long such a thing takes.
+            _log.warning("timing_not_stored id=%s error=%s", job.id, type(error).__name__)
 
     def _save(self, job: Job, clip: Clip, folder: Path, card: ModelCard, report: Report) -> None:
         """Write every variant of the clip into ``folder``."""

@@ -9,7 +9,9 @@ import gc
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import diffusers
@@ -17,16 +19,18 @@ import numpy as np
 import torch
 import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
-from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition, linear_quadratic_schedule
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
+from pipelines.accel.flow_edit import Velocities, edited
+from pipelines.accel.projection import Projection
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.errors import BadOutput, OutOfMemory, WeightsMissing
 from pipelines.images import fitted
-from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step
+from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
 
 
 def _quiet() -> None:
@@ -60,11 +64,13 @@ class Conditioning:
 
     Attributes:
         words: The arguments that the pipeline takes instead of prompts.
+        source_words: Embeddings and mask of what the source shows, if there is one.
         pictures: Those that the clip passes through.
         references: Those of subjects.
     """
 
     words: Mapping[str, torch.Tensor | None]
+    source_words: tuple[torch.Tensor, torch.Tensor] | None
     pictures: Mapping[Path, Image.Image]
     references: tuple[LTXVideoCondition, ...]
 
@@ -76,6 +82,8 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         self._pipe = pipe
         self._options = Options.model_validate(card.options)
         self._device = device
+        self._projection: Projection | None = None
+        self._projecting = Lock()
 
     @classmethod
     @override
@@ -121,40 +129,29 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
             "negative_prompt_embeds": negative,
             "negative_prompt_attention_mask": negative_mask,
         }
+        source_words = None
+        if request.source is not None:
+            source_words = self._pipe.encode_prompt(
+                request.source.prompt,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self._options.max_sequence_length,
+            )[:2]
         width, height = request.shape.width, request.shape.height
         pictures = {c.path: fitted(c, width, height) for c in request.conditions}
         # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
         stills = [fitted(ImageCondition(path, fit="contain"), width, height) for path in request.references]
         references = tuple(LTXVideoCondition(image=s, frame_index=self._options.reference_frame or 0) for s in stills)
-        return Conditioning(words, pictures, references)
+        return Conditioning(words, source_words, pictures, references)
 
     @override
     def denoise(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
     ) -> torch.Tensor:
-        steps = request.num_inference_steps
-
-        def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-            # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
-            on_step(Step(step + 1, steps, lambda: None))
-            return tensors
-
         try:
-            latents: torch.Tensor = self._pipe(
-                **conditioning.words,
-                conditions=self._conditions(request, conditioning, given) or None,
-                height=request.shape.height,
-                width=request.shape.width,
-                num_frames=request.shape.frames,
-                frame_rate=request.shape.fps,
-                num_inference_steps=steps,
-                timesteps=self._timesteps(steps),
-                guidance_scale=request.guidance_scale,
-                image_cond_noise_scale=self._options.image_cond_noise_scale,
-                generator=torch.Generator("cpu").manual_seed(request.seed),
-                output_type="latent",
-                callback_on_step_end=step_end,
-            ).frames
+            if given.edited is not None:
+                latents = self._edit(request, conditioning, given, on_step)
+            else:
+                latents = self._sample(request, conditioning, given, on_step)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"Denoising {request.shape.size} does not fit on {self._device}: {error}") from error
         finally:
@@ -162,6 +159,137 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         if not torch.isfinite(latents).all():
             raise BadOutput("The latents are not finite: the model overflowed. Try a wider dtype.")
         return latents
+
+    def _sample(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
+    ) -> torch.Tensor:
+        steps = request.num_inference_steps
+        levels = self._sigmas(steps)
+        earlier: list[torch.Tensor] = []
+
+        def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents: torch.Tensor = tensors["latents"]
+            last = earlier.pop() if earlier else None
+            sketch = partial(self._sketch, request.shape, latents, levels[step + 1], last, levels[step])
+            earlier.append(latents)
+            # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
+            on_step(Step(step + 1, steps, sketch))
+            return tensors
+
+        return self._pipe(
+            **conditioning.words,
+            conditions=self._conditions(request, conditioning, given) or None,
+            height=request.shape.height,
+            width=request.shape.width,
+            num_frames=request.shape.frames,
+            frame_rate=request.shape.fps,
+            num_inference_steps=steps,
+            timesteps=self._timesteps(steps),
+            guidance_scale=request.guidance_scale,
+            image_cond_noise_scale=self._options.image_cond_noise_scale,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            output_type="latent",
+            callback_on_step_end=step_end,
+        ).frames
+
+    @torch.no_grad()
+    def _edit(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
+    ) -> torch.Tensor:
+        """Make a source anew. Frames that are there already are given to both flows, clean, as in sampling."""
+        assert request.source is not None  # noqa: S101 - for the type checker
+        assert given.edited is not None  # noqa: S101 - for the type checker
+        pipe, steps = self._pipe, request.num_inference_steps
+        clip = self._encoded(given.edited)
+        _, _, *grid = clip.shape
+        packed = pipe._pack_latents(clip)
+        there = None if given.before is None else pipe._pack_latents(self._encoded(given.before))
+        clean = 0 if there is None else there.shape[1]
+        coordinates = pipe._scale_video_ids(
+            pipe._prepare_video_ids(1, *grid, device=clip.device),
+            scale_factor=pipe.vae_spatial_compression_ratio,
+            scale_factor_t=pipe.vae_temporal_compression_ratio,
+            device=clip.device,
+        ).float()
+        coordinates[:, 0] /= request.shape.fps
+        embeds, masks = self._edit_words(request, conditioning)
+
+        def predict(edit: torch.Tensor, noisy: torch.Tensor, sigma: float) -> Velocities:
+            if there is not None:
+                edit = torch.cat([there, edit[:, clean:]], dim=1)
+                noisy = torch.cat([packed[:, :clean], noisy[:, clean:]], dim=1)
+            timestep = torch.full((3, edit.shape[1]), 1000 * sigma, device=edit.device)
+            timestep[:, :clean] = 0
+            made = pipe.transformer(
+                hidden_states=torch.cat([edit, edit, noisy]).to(embeds.dtype),
+                encoder_hidden_states=embeds,
+                timestep=timestep,
+                encoder_attention_mask=masks,
+                video_coords=coordinates.expand(3, -1, -1),
+                return_dict=False,
+            )[0]
+            return Velocities(*made.float().chunk(3))
+
+        def step_end(step: int, edit: torch.Tensor) -> None:
+            on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0)))
+
+        levels = [request.source.strength * level for level in self._sigmas(steps)]
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        edit = edited(packed, predict, levels, request.guidance_scale, generator, step_end)
+        if there is not None:
+            edit = torch.cat([there, edit[:, clean:]], dim=1)
+        return pipe._unpack_latents(edit, *grid)
+
+    def _edit_words(self, request: GenerationRequest, conditioning: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return words and masks ``(3, tokens, ...)``: the new ones, those to go away from, the source's own."""
+        assert conditioning.source_words is not None  # noqa: S101 - for the type checker
+        words, away = conditioning.words, conditioning.source_words
+        if request.negative_prompt and request.guidance_scale > 1:
+            away = words["negative_prompt_embeds"], words["negative_prompt_attention_mask"]
+        new = words["prompt_embeds"], words["prompt_attention_mask"]
+        embeds, masks = zip(new, away, conditioning.source_words, strict=True)
+        return torch.cat(embeds), torch.cat(masks)
+
+    def _encoded(self, frames: Frames) -> torch.Tensor:
+        """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
+        vae = self._pipe.vae
+        video = torch.from_numpy(frames).to(self._device, vae.dtype).permute(3, 0, 1, 2)[None] / 127.5 - 1
+        return self._pipe._normalize_latents(
+            vae.encode(video).latent_dist.mode().float(), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        )
+
+    @torch.no_grad()
+    def _sketch(
+        self,
+        shape: VideoShape,
+        latents: torch.Tensor,
+        level: float,
+        earlier: torch.Tensor | None = None,
+        earlier_level: float = 1.0,
+    ) -> Frames | None:
+        """Paint packed latents at a noise level, cleaned along the line that they came on since an earlier one."""
+        if level > 0:
+            if earlier is None:
+                return None
+            latents = latents - level * (latents - earlier) / (level - earlier_level)
+        count = (shape.frames - 1) // self._pipe.vae_temporal_compression_ratio + 1
+        side = self._pipe.vae_spatial_compression_ratio
+        height, width = shape.height // side, shape.width // side
+        # Tokens of references come first.
+        clip = latents[:, -count * height * width :]
+        with self._projecting:
+            if self._projection is None:
+                vae = self._pipe.vae
+                self._projection = Projection.fitted(
+                    self._painted, vae.config.latent_channels, self._pipe.vae_temporal_compression_ratio
+                )
+        return self._projection.paint(self._pipe._unpack_latents(clip, count, height, width)[0])
+
+    def _painted(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
+        vae = self._pipe.vae
+        raw = self._pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        return vae.decode(raw.to(self._device, vae.dtype), return_dict=False)[0]
 
     def _conditions(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given
@@ -175,19 +303,19 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         return [*conditioning.references, *pictures]
 
     def _timesteps(self, steps: int) -> list[float] | None:
+        return [1000 * level for level in self._sigmas(steps)[:-1]] if self._options.schedule == "linear" else None
+
+    def _sigmas(self, steps: int) -> list[float]:
+        """Return the noise levels before the first step and after each, from 1 to 0."""
         if self._options.schedule == "linear":
-            return [1000 * (1 - step / steps) for step in range(steps)]
-        return None
+            return [1 - step / steps for step in range(steps)] + [0.0]
+        return [*linear_quadratic_schedule(steps).tolist(), 0.0]
 
     @override
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> Iterator[Frames]:
-        vae = self._pipe.vae
-        raw = self._pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor).to(
-            vae.dtype
-        )
         try:
-            video = vae.decode(raw, return_dict=False)[0]
+            video = self._painted(latents)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"Decoding {request.shape.size} does not fit on {self._device}: {error}") from error
         if not torch.isfinite(video).all():

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 
-from pipelines.types import GenerationRequest, Progress, Stage, VideoShape
-from server.progress import Meter, StageTimes
+from pipelines.types import Progress, Stage
+from server.progress import Meter
 
 TOOK = {Stage.ENCODE: 1.0, Stage.DENOISE: 6.0, Stage.DECODE: 2.0, Stage.MUX: 1.0}
 
@@ -37,7 +34,24 @@ def test_percentages_follow_what_stages_have_taken() -> None:
     meter = Meter(TOOK, loads=False)
     assert meter.update(Progress(Stage.ENCODE, 1, 1), 1.0).percent == 10
     assert meter.update(Progress(Stage.DENOISE, 10, 20), 4.0).percent == 40
+    assert meter.update(Progress(Stage.DENOISE, 20, 20), 7.0).percent == 70
     assert meter.update(Progress(Stage.DECODE, 17, 17), 9.0).percent == 90
+
+
+def test_stages_that_take_turns_add_up() -> None:
+    """A clip in two windows: half of the steps, half of the frames, and so again."""
+    meter = Meter(TOOK, loads=False)
+    seen = [
+        meter.update(Progress(Stage.DENOISE, 0, 40), 1.0),
+        meter.update(Progress(Stage.DENOISE, 20, 40), 4.0),
+        meter.update(Progress(Stage.DECODE, 0, 32), 4.0),
+        meter.update(Progress(Stage.DECODE, 16, 32), 5.0),
+        meter.update(Progress(Stage.DENOISE, 40, 40), 8.0),
+        meter.update(Progress(Stage.DECODE, 32, 32), 9.0),
+    ]
+    assert [progress.percent for progress in seen] == [10, 40, 40, 50, 80, 90]
+    # Seconds left: what the stage still needs at its pace, and the shares of the others that are not done.
+    assert [progress.eta_s for progress in seen[1:4]] == [pytest.approx(s) for s in (6.0, 6.0, 5.0)]
 
 
 def test_the_estimate_adds_learned_stages_to_the_pace_of_this_one() -> None:
@@ -45,6 +59,8 @@ def test_the_estimate_adds_learned_stages_to_the_pace_of_this_one() -> None:
     assert meter.update(Progress(Stage.DENOISE, 0, 20), 100.0).eta_s == pytest.approx(9.0)
     # Half the steps took 5 s, so the others will: this clip is slower than the last one.
     assert meter.update(Progress(Stage.DENOISE, 10, 20), 105.0).eta_s == pytest.approx(5.0 + 3.0)
+    meter.update(Progress(Stage.DENOISE, 20, 20), 110.0)
+    meter.update(Progress(Stage.DECODE, 17, 17), 112.0)
     assert meter.update(Progress(Stage.MUX, 0, 1), 112.0).eta_s == pytest.approx(1.0)
 
 
@@ -68,21 +84,3 @@ def test_stages_are_timed() -> None:
     ]:
         meter.update(progress, now)
     assert meter.finish(15.0) == {Stage.ENCODE: 1.0, Stage.DENOISE: 3.5, Stage.MUX: 0.5}
-
-
-def test_only_the_same_kind_of_job_is_expected_to_take_as_long(make_request: Callable[..., GenerationRequest]) -> None:
-    times, request = StageTimes(), make_request()
-    times.learn("mini", request, TOOK)
-    assert times.expect("mini", replace(request, prompt="another", seed=9), loads=False) == TOOK
-    assert times.expect("maxi", request, loads=False) is None
-    assert times.expect("mini", replace(request, num_inference_steps=9), loads=False) is None
-    assert times.expect("mini", replace(request, shape=VideoShape(33, 96, 160, 8)), loads=False) is None
-
-
-def test_loading_is_expected_once_it_has_been_seen(make_request: Callable[..., GenerationRequest]) -> None:
-    times, request = StageTimes(), make_request()
-    times.learn("mini", request, TOOK)
-    assert times.expect("mini", request, loads=True) is None
-    times.learn("mini", request, {**TOOK, Stage.LOAD: 7.0})
-    assert times.expect("mini", request, loads=True) == {Stage.LOAD: 7.0, **TOOK}
-    assert times.expect("mini", request, loads=False) == TOOK
