@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from server.cli.local import connected
@@ -53,7 +53,17 @@ def _worker_table(workers: list[Worker]) -> Table:
 
 
 def _video_table(videos: list[Video]) -> Table:
-    table = Table("video", "model", "state", "%", "left", "prompt", box=None, pad_edge=False)
+    # An id is there to be copied: it is never cut short, however narrow the terminal.
+    table = Table(
+        Column("video", min_width=max(len(video.id) for video in videos)),
+        "model",
+        "state",
+        "%",
+        "left",
+        "prompt",
+        box=None,
+        pad_edge=False,
+    )
     for video in videos:
         left = clock(video.eta_s) if video.eta_s is not None else ""
         table.add_row(video.id, video.model, describe(video), str(video.progress), left, _shown(video.prompt or ""))

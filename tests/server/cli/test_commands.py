@@ -50,6 +50,7 @@ def test_ps_shows_workers_and_open_videos_in_their_order(stage: Stage, homereel:
     _, table, _ = homereel("ps")
     assert done.id not in table
     assert "[bold]first" in table
+    assert first.id in table
     assert "\x1b" not in table
 
 

@@ -46,6 +46,7 @@ def test_the_list_shows_everything_but_secrets(run: Run) -> None:
     assert "[bold]ann" in table
     assert f"…{secret[-4:]}" in table
     assert secret not in table
+    assert all(json.loads(line)["id"] in table for line in run("list", "--json")[1].splitlines())
     assert "\x1b" not in table
     keys = [json.loads(line) for line in run("list", "--json")[1].splitlines()]
     assert [(key["requests_per_minute"], key["max_queued"]) for key in keys] == [(30, 5), (None, None)]
