@@ -30,7 +30,17 @@ from pipelines.types import ImageCondition
 from scripts.embedded import decoder
 from scripts.embedded.captions import caption
 from scripts.embedded.judge import SLOT_ORDER, confusion, judge, score
-from scripts.embedded.scenes import COLOURS, ENVIRONMENTS, LANDSCAPE, LIGHTINGS, PORTRAIT, SLOTS, draw, sample_scenes
+from scripts.embedded.scenes import (
+    COLOURS,
+    ENVIRONMENTS,
+    LANDSCAPE,
+    LIGHTINGS,
+    PORTRAIT,
+    SLOTS,
+    Scenes,
+    draw,
+    sample_scenes,
+)
 
 CARD = "homereel-mini"
 COLUMNS = ("environment", "colour", "lighting", "direction", "camera_balanced", "shape", "motion", "camera")
@@ -134,6 +144,28 @@ def first_frames(pipeline: Any, card: ModelCard, count: int) -> list[float]:
     return scores
 
 
+def references(pipeline: Any, card: ModelCard, count: int) -> dict[str, float]:
+    """Return how often a clip has the subject of a still, under a prompt that names neither its shape nor colour."""
+    generator, rng = torch.Generator().manual_seed(53), random.Random(53)
+    found, wanted = [], []
+    for index in range(count):
+        pair = sample_scenes(2, generator, test=True)
+        values = pair.stacked()
+        # What the still shows besides its subject is the other scene's.
+        values[1, :2] = values[0, :2]
+        height, width = size_of(index)
+        picture = draw(Scenes.of(values[1:]), 1, (height, width), generator, start=8)[0, :, 0]
+        named = {k: v[i] for (k, v), i in zip(SLOTS.items(), values[0].tolist(), strict=True)}
+        prompt = caption({**named, "shape": None, "colour": None}, rng)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "subject.png"
+            Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(path)
+            clip = make(pipeline, card, Wish(prompt, size=(width, height), seed=index, references=(path,)))
+        found.append(judge(clip[None])[0])
+        wanted.append(values[0])
+    return score(torch.stack(found), torch.stack(wanted))
+
+
 def untrained(pipeline: Any) -> None:
     """Replace the denoiser's weights by random ones of the same size."""
     torch.manual_seed(0)
@@ -184,6 +216,10 @@ def main() -> None:
         "machine": {"processor": platform.processor() or platform.machine(), "threads": args.threads},
         "torch": torch.__version__,
     }
+    subjects = max(8, args.prompts // 4)
+    rows[f"with a still of the subject, which the prompt does not name, {subjects}"] = references(
+        pipeline, card, subjects
+    )
     untrained(pipeline)
     chance = generated(pipeline, card, max(10, args.prompts // 5), 1)
     rows["untrained copy"] = score(*chance)

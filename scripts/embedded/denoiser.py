@@ -6,7 +6,7 @@ import copy
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXVideoTrans
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from scripts.embedded.captions import caption, drop
+from scripts.embedded.captions import caption, drop, nonsense
 from scripts.embedded.codec import LATENTS
 from scripts.embedded.machine import fast_bfloat16
-from scripts.embedded.scenes import FPS, LANDSCAPE, MOTIONS, PORTRAIT, SLOTS, draw, held_out, sample_scenes
+from scripts.embedded.scenes import FPS, LANDSCAPE, MOTIONS, PORTRAIT, SLOTS, Scenes, draw, held_out, sample_scenes
 from scripts.embedded.text import WIDTH, encode
 
 CONFIG: dict[str, object] = {
@@ -39,6 +39,9 @@ TOKENS = 56
 # Outlines are decided later on; every other step of the training's second half gives them their share.
 SHIFT, LATE_SHIFT = 3.0, 1.5
 RATE = 2e-3
+# A still of the subject joins the clip's tokens as a frame from long after the clip's end.
+REFERENCE_FRAME = 96
+REFERENCE_RATE = 0.2
 
 
 def ranks() -> int:
@@ -52,7 +55,10 @@ def rank() -> int:
 
 
 def write_shard(vae: AutoencoderKLLTXVideo, index: int, folder: Path) -> Path:
-    """Draw and encode clips, normalised latents ``(SHARD, 128, 9, h, w)`` float16; the index is the seed."""
+    """Draw and encode clips, normalised latents ``(SHARD, 128, 9, h, w)`` float16; the index is the seed.
+
+    Every sixth shard shows scenes that have been going on for a while: what an extension of a clip starts from.
+    """
     path = folder / f"{index:05d}.pt"
     if path.exists():
         return path
@@ -62,13 +68,29 @@ def write_shard(vae: AutoencoderKLLTXVideo, index: int, folder: Path) -> Path:
     values = scenes.stacked()
     parts = []
     for start in range(0, SHARD, 16):
-        chosen = type(scenes).of(values[start : start + 16])
-        video = draw(chosen, FRAMES, size, generator) * 2 - 1
+        chosen = Scenes.of(values[start : start + 16])
+        late = int(torch.randint(1, 25, (), generator=generator)) if index % 6 == 5 else 0
+        video = draw(chosen, FRAMES, size, generator, start=late) * 2 - 1
         parts.append(normalise(vae, vae.encode(video).latent_dist.mode()).half())
     temporary = path.with_suffix(".tmp")
-    torch.save({"latents": torch.cat(parts), "values": values}, temporary)
+    stills = references(vae, values, size, index)
+    torch.save({"latents": torch.cat(parts), "values": values, "references": stills}, temporary)
     temporary.replace(path)
     return path
+
+
+def references(vae: AutoencoderKLLTXVideo, values: Tensor, size: tuple[int, int], index: int) -> Tensor:
+    """Return encoded stills ``(clips, 128, 1, h, w)`` float16: each clip's subject, elsewhere and in another light."""
+    generator = torch.Generator().manual_seed(2_000_000 + index)
+    parts = []
+    for start in range(0, len(values), 32):
+        chosen = values[start : start + 32]
+        other = sample_scenes(len(chosen), generator).stacked()
+        other[:, :2] = chosen[:, :2]
+        late = int(torch.randint(0, 25, (), generator=generator))
+        still = draw(Scenes.of(other), 1, size, generator, start=late) * 2 - 1
+        parts.append(normalise(vae, vae.encode(still).latent_dist.mode()).half())
+    return torch.cat(parts)
 
 
 def normalise(vae: AutoencoderKLLTXVideo, latents: Tensor) -> Tensor:
@@ -76,22 +98,29 @@ def normalise(vae: AutoencoderKLLTXVideo, latents: Tensor) -> Tensor:
     return (latents - vae.latents_mean.view(1, -1, 1, 1, 1)) / vae.latents_std.view(1, -1, 1, 1, 1)
 
 
-def coordinates(frames: int, height: int, width: int) -> Tensor:
-    """Return what the pipeline gives the transformer as positions, ``(1, 3, tokens)``; sizes in latents."""
+def coordinates(frames: int, height: int, width: int, *, at: int = 0) -> Tensor:
+    """Return what the pipeline gives the transformer as positions, ``(1, 3, tokens)``; sizes in latents.
+
+    ``at`` is the frame of the clip at which they begin.
+    """
     ids = LTXConditionPipeline._prepare_video_ids(1, frames, height, width)
-    scaled = LTXConditionPipeline._scale_video_ids(ids, scale_factor=32, scale_factor_t=4).float()
+    scaled = LTXConditionPipeline._scale_video_ids(ids, scale_factor=32, scale_factor_t=4, frame_index=at).float()
     scaled[:, 0] /= FPS
     return scaled
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean packed latents ``(b, tokens, 128)`` with their positions, captions and latent shape."""
+    """Clean packed latents ``(b, tokens, 128)`` with their positions, captions and latent shape.
+
+    The first ``stills`` tokens are a picture of the subject, which is given.
+    """
 
     clean: Tensor
     positions: Tensor
     texts: list[str]
     grid: tuple[int, int, int]
+    stills: int = 0
 
 
 def batches(folder: Path, rng: random.Random) -> Iterator[Batch]:
@@ -110,22 +139,48 @@ def batches(folder: Path, rng: random.Random) -> Iterator[Batch]:
             frames = rng.choices((9, 5), (0.85, 0.15))[0]
             clean = torch.stack([s["latents"][i][:, :frames].float() for s, i in picks])
             empty = {"open_rate": 0.12, "empty_rate": 0.08}
-            texts = [caption(drop(s["values"][i].tolist(), rng, **empty), rng) for s, i in picks]
+            named = [drop(s["values"][i].tolist(), rng, **empty) for s, i in picks]
             _, _, f, h, w = clean.shape
-            yield Batch(clean.flatten(2).transpose(1, 2), coordinates(f, h, w), texts, (f, h, w))
+            plain = Batch(clean.flatten(2).transpose(1, 2), coordinates(f, h, w), [], (f, h, w))
+            if rng.random() < REFERENCE_RATE:
+                stills = torch.stack([s["references"][i].float() for s, i in picks])
+                yield _with_reference(plain, stills, named, rng)
+            else:
+                yield replace(plain, texts=[caption(values, rng) for values in named])
+
+
+def _with_reference(batch: Batch, stills: Tensor, named: list[dict[str, str | None]], rng: random.Random) -> Batch:
+    """Add a picture of the subject; most captions then have a name for it and leave its shape and colour open."""
+    texts = []
+    for values in named:
+        if rng.random() < 0.75:
+            text = caption({**values, "shape": None, "colour": None}, rng)
+            texts.append(f"{nonsense(rng)} {text}" if rng.random() < 0.7 else text)
+        else:
+            texts.append(caption(values, rng))
+    packed = stills.flatten(2).transpose(1, 2)
+    positions = coordinates(1, *batch.grid[1:], at=REFERENCE_FRAME)
+    return Batch(
+        torch.cat([packed, batch.clean], dim=1),
+        torch.cat([positions, batch.positions], dim=2),
+        texts,
+        batch.grid,
+        packed.shape[1],
+    )
 
 
 def noisy(batch: Batch, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return noisy latents, the target velocity, timesteps per token and which tokens count in the loss.
 
-    Three clips in ten keep their first latent frame (an image) or the first two (five frames) clean.
+    Three clips in ten keep their first latent frame (an image), the first two (five frames) or three (nine) clean.
     """
     count, tokens, _ = batch.clean.shape
     uniform = torch.rand(count, 1, generator=generator)
     sigma = (shift * uniform / (1 + (shift - 1) * uniform)).expand(count, tokens)
     chance = torch.rand(count, 1, generator=generator)
-    given = torch.where(chance < 0.08, 2, torch.where(chance < 0.30, 1, 0))
-    frame = torch.arange(tokens) // (batch.grid[1] * batch.grid[2])
+    given = (chance < 0.30).long() + (chance < 0.12).long() + (chance < 0.05).long()
+    # Negative for the tokens of a still, which are always given.
+    frame = (torch.arange(tokens) - batch.stills).div(batch.grid[1] * batch.grid[2], rounding_mode="floor")
     kept = frame < given
     sigma = torch.where(kept, 0.0, sigma)
     noise = torch.randn(batch.clean.shape, generator=generator)

@@ -22,11 +22,12 @@ from scripts.embedded.scenes import (
 )
 
 SLOT_ORDER = ("shape", "colour", "motion", "environment", "camera", "lighting")
-NIGHT_LUMA = 0.42
-# Chroma (largest minus smallest of R, G, B) lies between the most colourful ground (0.43 by day, 0.28 by night) and
-# the palest subject (0.48 and 0.38).
-CHROMA = {"day": 0.46, "night": 0.33}
-TEMPLATE = 33
+NIGHT_LUMA = 0.57
+# Saturation (chroma over the largest of R, G, B) lies between the most saturated ground (0.39 by day, 0.57 by night)
+# and the palest subject (0.76); chroma (largest minus smallest) tells both from dark pixels of no clear hue.
+SATURATION = {"day": 0.58, "night": 0.67}
+CHROMA = 0.22
+TEMPLATE = 41
 
 
 def judge(clips: Tensor) -> Tensor:
@@ -62,15 +63,18 @@ def _surroundings(clip: Tensor) -> tuple[int, int]:
     sky = torch.cat([clip[..., :rows, :columns], clip[..., :rows, -columns:]], dim=-1).flatten(1)
     ground, sky = ground.median(1).values, sky.median(1).values
     night = (ground.mean() + sky.mean()) / 2 < NIGHT_LUMA
-    palette = GROUND_RGB * (NIGHT_GROUND if night else 1)
-    sky_palette = (GROUND_RGB * 0.35 + 0.65) * 0.95 * (NIGHT_GROUND if night else 1)
+    palette = GROUND_RGB * 0.90 * (NIGHT_GROUND if night else 1)
+    sky_palette = (GROUND_RGB * 0.35 + 0.65) * 0.97 * (NIGHT_GROUND if night else 1)
     distance = (palette - ground).pow(2).sum(1) + (sky_palette - sky).pow(2).sum(1)
     return int(night), int(distance.argmin())
 
 
 def _subject(clip: Tensor, lighting: str) -> Tensor:
-    """Return the subject's mask ``(f, h, w)``: what is more colourful than any ground."""
-    return clip.amax(0) - clip.amin(0) > CHROMA[lighting]
+    """Return the subject's mask ``(f, h, w)``: what is more colourful than any ground, without its specks."""
+    chroma = clip.amax(0) - clip.amin(0)
+    vivid = (chroma > SATURATION[lighting] * clip.amax(0)) & (chroma > CHROMA)
+    neighbours = torch.nn.functional.avg_pool2d(vivid[None].float(), 3, 1, 1)[0]
+    return neighbours > 0.5
 
 
 def _path(mask: Tensor) -> Tensor:
@@ -125,7 +129,7 @@ def _growth(values: Tensor) -> float:
     return float(values[-5:].median() / values[:5].median().clamp(min=1))
 
 
-def _background_shift(clip: Tensor, mask: Tensor, gap: int = 4, reach: int = 10) -> float:
+def _background_shift(clip: Tensor, mask: Tensor, gap: int = 4, reach: int = 12) -> float:
     """Return how far the background moves to the right in 32 frames, in pixels."""
     grey = clip.mean(0)
     valid = ~torch.nn.functional.max_pool2d(mask[None].float(), 7, 1, 3)[0].bool()
@@ -146,23 +150,32 @@ def _background_shift(clip: Tensor, mask: Tensor, gap: int = 4, reach: int = 10)
 
 
 def _shape(mask: Tensor, path: Tensor) -> int:
-    """Compare the mask with every shape at its own place and area; the best mean overlap wins."""
+    """Bring the masks of all frames to one place and area, average them, and find the shape that overlaps most."""
+    whole = _whole(mask)
+    if not whole.any():
+        return -1
+    masks, centres = mask[whole].float(), path[whole]
+    radius = (masks.flatten(1).sum(1) / torch.pi).sqrt()
+    axis = torch.linspace(-1.8, 1.8, TEMPLATE)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
     height, width = mask.shape[1:]
-    scores = torch.zeros(len(SHAPES))
-    for frame in range(0, len(mask), 2):
-        rows, columns = mask[frame].any(1), mask[frame].any(0)
-        cut = rows[0] or rows[-1] or columns[0] or columns[-1]
-        area = mask[frame].sum()
-        if cut or area < 40:
-            continue
-        y = torch.arange(height).view(-1, 1) + 0.5 - path[frame, 0]
-        x = torch.arange(width).view(1, -1) + 0.5 - path[frame, 1]
-        for index, name in enumerate(SHAPES):
-            unit_area, centre = _template(name)
-            scale = (area / unit_area).sqrt()
-            inside = shape_distance(name, *torch.broadcast_tensors(y / scale + centre, x / scale)) < 0
-            scores[index] += (inside & mask[frame]).sum() / (inside | mask[frame]).sum()
-    return int(scores.argmax()) if scores.any() else -1
+    at_y = (centres[:, 0, None, None] + radius[:, None, None] * y) / height * 2 - 1
+    at_x = (centres[:, 1, None, None] + radius[:, None, None] * x) / width * 2 - 1
+    seen = torch.nn.functional.grid_sample(masks[:, None], torch.stack([at_x, at_y], -1), align_corners=False)
+    mean = seen.mean((0, 1))
+    scores = []
+    for name in SHAPES:
+        area, centre = _template(name)
+        scale = (area / torch.pi) ** 0.5
+        inside = (shape_distance(name, y * scale + centre, x * scale) < 0).float()
+        scores.append(torch.minimum(inside, mean).sum() / torch.maximum(inside, mean).sum())
+    return int(torch.stack(scores).argmax())
+
+
+def _whole(mask: Tensor) -> Tensor:
+    """Tell in which frames ``(f,)`` the subject is large enough to have a shape and not cut by the frame's edge."""
+    edge = mask[:, 0].any(1) | mask[:, -1].any(1) | mask[:, :, 0].any(1) | mask[:, :, -1].any(1)
+    return ~edge & (mask.flatten(1).sum(1) >= 40)
 
 
 def _template(name: str) -> tuple[float, float]:

@@ -34,30 +34,30 @@ FPS = 8
 LANDSCAPE = (96, 160)
 PORTRAIT = (160, 96)
 
-# Saturated subjects on muted backgrounds, so that no subject can hide in its environment.
+# Saturated subjects on muted backgrounds, by night too, so that no subject can hide in its environment.
 SUBJECT_RGB = torch.tensor(
     [
         [0.90, 0.10, 0.10],
         [1.00, 0.50, 0.05],
         [1.00, 0.90, 0.10],
-        [0.05, 0.62, 0.15],
+        [0.02, 0.64, 0.12],
         [0.05, 0.85, 0.90],
         [0.10, 0.25, 0.95],
         [0.50, 0.10, 0.75],
-        [1.00, 0.35, 0.75],
+        [1.00, 0.24, 0.68],
     ]
 )
 GROUND_RGB = torch.tensor(
     [
-        [0.55, 0.74, 0.48],
-        [0.46, 0.66, 0.86],
-        [0.87, 0.77, 0.55],
+        [0.53, 0.74, 0.47],
+        [0.55, 0.69, 0.85],
+        [0.88, 0.77, 0.56],
         [0.91, 0.93, 0.96],
-        [0.62, 0.62, 0.64],
-        [0.90, 0.68, 0.74],
+        [0.60, 0.60, 0.62],
+        [0.93, 0.66, 0.73],
     ]
 )
-NIGHT_GROUND = torch.tensor([0.30, 0.32, 0.46])
+NIGHT_GROUND = torch.tensor([0.38, 0.40, 0.54])
 NIGHT_SUBJECT = 0.80
 
 
@@ -115,7 +115,7 @@ def subject_path(
     phase = _uniform(count, 0, 2 * math.pi, generator)[:, None]
     # A linear motion covers about a third of the frame in four seconds: far, but not out of it.
     travel_x = 0.080 * width * time * jitter
-    travel_y = 0.075 * height * time * jitter
+    travel_y = 0.085 * height * time * jitter
     still = torch.zeros(count, frames)
     hop = -0.28 * height * torch.sin(math.pi * time * 0.9 * jitter + phase / 2).abs()
     orbit = 2 * math.pi * time * 0.25 * jitter + phase
@@ -146,8 +146,8 @@ def _polygon_distance(y: torch.Tensor, x: torch.Tensor, points: list[tuple[float
     return sign * best.sqrt()
 
 
-def _star_points(spikes: int = 5, inner: float = 0.5) -> list[tuple[float, float]]:
-    corners = [(1.18 if i % 2 == 0 else 1.18 * inner, math.pi * i / spikes) for i in range(2 * spikes)]
+def _star_points(spikes: int = 5, inner: float = 0.42) -> list[tuple[float, float]]:
+    corners = [(1.32 if i % 2 == 0 else 1.32 * inner, math.pi * i / spikes) for i in range(2 * spikes)]
     return [(-r * math.cos(a), r * math.sin(a)) for r, a in corners]
 
 
@@ -175,7 +175,7 @@ def _distance_textures() -> torch.Tensor:
 
 def _camera(camera: torch.Tensor, time: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the horizontal shift in pixels and the zoom factor, each ``(batch, frames)``."""
-    shift = torch.stack([0 * time, -time, time, 0 * time])[camera] * 0.075 * width
+    shift = torch.stack([0 * time, -time, time, 0 * time])[camera] * 0.10 * width
     zoom = torch.stack([0 * time, 0 * time, 0 * time, time])[camera] * 0.11
     return shift, 1 + zoom
 
@@ -198,10 +198,10 @@ def _background(scenes: Scenes, time: torch.Tensor, size: tuple[int, int], gener
     tint = GROUND_RGB[scenes.environment] + 0.03 * (torch.rand(count, 3, generator=generator) - 0.5)
     tint = tint.view(count, 1, 3, 1, 1)
     horizon = height * _uniform(count, -0.06, 0.06, generator).view(-1, 1, 1, 1)
-    hills = horizon + wave(70, 110, 7.0) + wave(36, 50, 2.5)
-    sky = (tint * 0.35 + 0.65) * (1 - 0.10 * (wy / height + 0.5)).unsqueeze(2)
-    stripes = (1 + wave(30, 44, 0.07)).unsqueeze(2)
-    ground = tint * stripes
+    # Large and of strong contrast: a pan is only seen, and only learned, by what moves through the frame.
+    hills = horizon + wave(90, 140, 9.0) + wave(45, 65, 3.0)
+    sky = (tint * 0.35 + 0.65) * (0.97 - 0.10 * (wy / height + 0.5) + wave(80, 130, 0.05)).unsqueeze(2)
+    ground = tint * (0.90 + wave(60, 100, 0.13)).unsqueeze(2)
     mask = torch.sigmoid((wy - hills) * 2.5).unsqueeze(2)
     picture = sky * (1 - mask) + ground * mask
     night = scenes.lighting.view(count, 1, 1, 1, 1) == LIGHTINGS.index("night")
@@ -244,7 +244,7 @@ def draw(
     time = (torch.arange(frames) + start) / FPS
     path = subject_path(scenes.motion, time, size, generator)
     _, zoom = _camera(scenes.camera, time, size[1])
-    radius = min(size) * _uniform(count, 0.165, 0.20, generator)[:, None] * zoom
+    radius = min(size) * _uniform(count, 0.18, 0.215, generator)[:, None] * zoom
     picture = _background(scenes, time, size, generator)
     mask, depth = _subject_mask(scenes, path, radius, size)
     rgb = SUBJECT_RGB[scenes.colour].view(count, 1, 3, 1, 1)
