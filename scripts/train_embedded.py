@@ -6,7 +6,7 @@
     python scripts/train_embedded.py words      the same, on sentences in which one word means two slots
     python scripts/train_embedded.py latents    clips drawn and encoded, shard by shard
     torchrun --nproc-per-node 2 scripts/train_embedded.py denoiser   the diffusion transformer, on two cores
-    python scripts/train_embedded.py decoder    optional: the VAE's decoder; once there is a denoiser, also on its latents
+    python scripts/train_embedded.py decoder    optional: the VAE's decoder, also on a denoiser's latents
     python scripts/train_embedded.py export     everything in float16 to pipelines/embedded/
 
 Everything is seeded. State lives in ``--work`` and is written atomically. The shipped checkpoint is codec, text
