@@ -59,12 +59,16 @@ class VideoEvent(BaseModel):
     data: VideoState
 
 
-def stream_schema() -> dict[str, Any]:
-    """Describe the body of a stream for OpenAPI, which knows no better than to call it a text."""
+def stream_content() -> dict[str, Any]:
+    """Describe the body of a stream, for the one media type of a route's response."""
     event = VideoEvent.model_json_schema(ref_template="#/components/schemas/{model}")
     event["properties"]["data"] = event.pop("$defs")[VideoState.__name__]
-    about = "Server-Sent Events. Each has an id to resume from, a name, and data as described by contentSchema."
-    return {"type": "string", "description": about, "contentMediaType": "application/json", "contentSchema": event}
+    fields = {
+        "id": {"type": "string", "description": "To go on from: the Last-Event-ID of the next request"},
+        "event": {"type": "string", "description": "The type in data"},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": event},
+    }
+    return {"itemSchema": {"type": "object", "properties": fields, "required": ["data"]}}
 
 
 def of_event(event: Event, error: JobError | None) -> bytes:

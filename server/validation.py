@@ -94,6 +94,8 @@ def _schema(parameters: type[BaseModel], media: Media, *, multipart: bool) -> di
     described = parameters.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, medium in media.items():
         schema = {"type": "string", "format": "binary"} if multipart and medium.is_file else dict(medium.schema)
+        if not multipart and not medium.is_required:
+            schema = {"anyOf": [schema, {"type": "null"}]}
         described["properties"][name] = {**schema, "description": medium.description}
         if medium.is_required:
             described.setdefault("required", []).append(name)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Request, Response
 from server.assets import PREVIEW_MEDIA_TYPE, AssetMissing
 from server.deps import CallerDep, Services, ServicesDep, VideoId
 from server.errors import InvalidRequest, NotFound
-from server.event_schemas import stream_schema
+from server.event_schemas import stream_content
 from server.events import Topic
 from server.jobs import TERMINAL
 
@@ -66,7 +66,7 @@ async def _cancel_at_disconnect(receive: Receive, scope: CancelScope) -> None:
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events for as long as there are any",
-        "content": {EventStream.media_type: {"schema": stream_schema()}},
+        "content": {EventStream.media_type: stream_content()},
     }
 }
 _NOTHING_MORE: dict[int | str, dict[str, Any]] = {
