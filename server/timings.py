@@ -84,7 +84,7 @@ class TimingStore:
         same = [timings.c[name] == value for name, value in kind.items()]
         with self._notes.begin() as db:
             # A job whose model was loaded already says nothing new about loading.
-            last = db.execute(select(timings.c.stage_s).where(*same)).scalar_one_or_none() or {}
+            last: Mapping[Stage, float] = db.execute(select(timings.c.stage_s).where(*same)).scalar_one_or_none() or {}
             load_s = {key: value for key, value in last.items() if key == Stage.LOAD}
             measured = load_s | {stage.value: round(seconds, 3) for stage, seconds in stage_s.items()}
             db.execute(delete(timings).where(*same))

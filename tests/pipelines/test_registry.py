@@ -13,7 +13,8 @@ description: A card.
 family: ltx
 licence: {{id: Apache-2.0, url: https://www.apache.org/licenses/LICENSE-2.0}}
 weights: {weights}
-shape: {{sizes: [{{width: 64, height: 64}}], fps: 8, frame_stride: 4, min_frames: 5, max_frames: 9, pixels_per_token: 32}}
+shape: {{sizes: [{{width: 64, height: 64}}], fps: 8, frame_stride: 4, min_frames: 5, max_frames: 9,
+  pixels_per_token: 32}}
 sampling: {{num_inference_steps: 2, guidance_scale: 1.0}}
 capabilities: [text]
 created: 1

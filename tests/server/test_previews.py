@@ -59,7 +59,7 @@ def test_a_sketch_becomes_a_moving_picture(assets: AssetStore) -> None:
         assert canvas.asked.wait(30)
     assert previews.count == 1
     with Image.open(io.BytesIO(assets.preview_path(VIDEO).read_bytes())) as picture:
-        assert (picture.format, picture.size, picture.n_frames) == ("WEBP", (160, 96), 12)
+        assert (picture.format, picture.size, getattr(picture, "n_frames", 1)) == ("WEBP", (160, 96), 12)
         picture.seek(1)
         picture.load()
         assert picture.info["duration"] == 125

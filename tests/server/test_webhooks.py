@@ -35,11 +35,8 @@ from server.tables import delivery as deliveries
 from server.webhooks import (
     MAX_ENDPOINTS,
     OLD_SECRET_S,
-    Endpoint,
     EndpointChange,
-    EndpointNotFound,
     EndpointStore,
-    TooManyEndpoints,
     signed_headers,
 )
 
@@ -352,38 +349,6 @@ def test_a_new_secret_takes_over_at_once_or_after_a_day(
         _, body, headers, at = receivers.got[-1]
         assert headers == {**headers, **signed_headers(headers["webhook-id"], body.decode(), signers, at)}
         assert len(headers["webhook-signature"].split(" ")) == len(signers)
-
-
-def test_endpoints_belong_to_their_owner(endpoints: EndpointStore, clock: Clock) -> None:
-    hers = endpoints.add(ALICE, "hers", HOOK, BOTH)
-    assert endpoints.get(hers.id, ALICE) == hers
-    assert endpoints.list(BOB, after=None, limit=10).endpoints == ()
-    calls: list[Callable[[], object]] = [
-        lambda: endpoints.get(hers.id, BOB),
-        lambda: endpoints.change(hers.id, BOB, EndpointChange(name="x")),
-        lambda: endpoints.rotate(hers.id, BOB, keep_old=False),
-        lambda: endpoints.delete(hers.id, BOB),
-        lambda: endpoints.delete("we_0", ALICE),
-    ]
-    for call in calls:
-        with pytest.raises(EndpointNotFound):
-            call()
-    assert endpoints.get(hers.id, ALICE) == hers
-    assert hers.secret not in hers.hint
-
-
-def test_endpoints_are_listed_newest_first_and_bounded(endpoints: EndpointStore, clock: Clock) -> None:
-    made: list[Endpoint] = []
-    for number in range(MAX_ENDPOINTS):
-        clock.advance(1e-3)
-        made.append(endpoints.add(ALICE, str(number), HOOK, BOTH))
-    with pytest.raises(TooManyEndpoints):
-        endpoints.add(ALICE, "one more", HOOK, BOTH)
-    endpoints.add(BOB, "another's", HOOK, BOTH)
-    first = endpoints.list(ALICE, after=None, limit=MAX_ENDPOINTS - 1)
-    assert (list(first.endpoints), first.has_more) == (made[:0:-1], True)
-    rest = endpoints.list(ALICE, after=first.endpoints[-1].id, limit=5)
-    assert (list(rest.endpoints), rest.has_more) == (made[:1], False)
 
 
 @pytest.mark.parametrize("kind", WEBHOOK_TYPES)

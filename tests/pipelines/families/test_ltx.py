@@ -140,7 +140,9 @@ def test_an_image_fixes_the_first_frame(pipeline: Pipeline, tmp_path: Path) -> N
     condition = ImageCondition(tmp_path / "a.png")
     request = wish(conditions=(condition,))
     latents = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
-    other = pipeline.denoise(wish(seed=2, conditions=(condition,)), pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
+    other = pipeline.denoise(
+        wish(seed=2, conditions=(condition,)), pipeline.encode(request), NOTHING_GIVEN, lambda _: None
+    )
     assert torch.allclose(latents[:, :, 0], other[:, :, 0], atol=1e-4)
     assert not torch.allclose(latents[:, :, 1:], other[:, :, 1:], atol=1e-1)
 
