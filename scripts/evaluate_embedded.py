@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +45,7 @@ from scripts.embedded.scenes import (
 )
 
 CARD = "homereel-mini"
+Judged: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 COLUMNS = ("environment", "colour", "lighting", "direction", "camera_balanced", "shape", "motion", "camera")
 
 
@@ -81,27 +84,34 @@ def drawn_and_reconstructed(pipeline: Any, count: int) -> Iterator[tuple[str, di
     yield "VAE reconstructions", score(torch.cat(rebuilt), truth)
 
 
-def generated(
-    pipeline: Any,
-    card: ModelCard,
-    prompts: int,
-    seeds: int,
-    log: Callable[[int, dict[str, float]], None] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return judged and wanted slots of ``prompts`` held-out combinations times ``seeds``."""
+def generated(pipeline: Any, card: ModelCard, prompts: int, seeds: int, share: slice = slice(None)) -> Judged:
+    """Return judged and wanted slots of ``prompts`` held-out combinations times ``seeds``, or of a share of them."""
     scenes = sample_scenes(prompts, torch.Generator().manual_seed(4242), test=True).stacked()
     rng = random.Random(4242)
+    every = [(index, full_caption(values.tolist(), rng), values) for index, values in enumerate(scenes)]
     found, wanted = [], []
-    for index, values in enumerate(scenes):
-        prompt = full_caption(values.tolist(), rng)
+    for index, prompt, values in every[share]:
         height, width = size_of(index)
         for seed in range(seeds):
             clip = make(pipeline, card, Wish(prompt, size=(width, height), num_frames=33, seed=seed + 10 * index))
             found.append(judge(clip[None])[0])
             wanted.append(values)
-        if log and index % 20 == 19:
-            log(index + 1, score(torch.stack(found), torch.stack(wanted)))
     return torch.stack(found), torch.stack(wanted)
+
+
+def _share(prompts: int, seeds: int, share: slice) -> Judged:
+    torch.set_num_threads(1)
+    card = load_registry().cards[CARD]
+    return generated(load_pipeline(card, "cpu"), card, prompts, seeds, share)
+
+
+def generated_in_parallel(prompts: int, seeds: int, processes: int) -> Judged:
+    """Do what ``generated`` does, in processes of one thread: twice as fast as one process of two."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        shares = [pool.submit(_share, prompts, seeds, slice(i, None, processes)) for i in range(processes)]
+        found, wanted = zip(*(share.result() for share in shares), strict=True)
+    return torch.cat(found), torch.cat(wanted)
 
 
 def negative_prompts(pipeline: Any, card: ModelCard, count: int) -> list[dict[str, Any]]:
@@ -181,10 +191,6 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _print_so_far(prompts: int, scores: dict[str, float]) -> None:
-    print(prompts, {column: round(scores[column], 3) for column in COLUMNS}, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
@@ -198,14 +204,9 @@ def main() -> None:
     rows = dict(drawn_and_reconstructed(pipeline, max(40, args.prompts)))
     print(table(rows), flush=True)
     start = time.perf_counter()
-    found, wanted = generated(
-        pipeline,
-        card,
-        args.prompts,
-        args.seeds,
-        _print_so_far,
-    )
+    found, wanted = generated_in_parallel(args.prompts, args.seeds, args.threads)
     rows[f"generated, {args.prompts} x {args.seeds}"] = score(found, wanted)
+    print(table(rows), flush=True)
     seconds = (time.perf_counter() - start) / len(found)
     confusions = {slot: confusion(found, wanted, slot) for slot in ("shape", "motion", "environment", "camera")}
     report: dict[str, Any] = {

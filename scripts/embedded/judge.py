@@ -27,6 +27,7 @@ NIGHT_LUMA = 0.57
 # and the palest subject (0.76); chroma (largest minus smallest) tells both from dark pixels of no clear hue.
 SATURATION = {"day": 0.58, "night": 0.67}
 CHROMA = 0.22
+GROUND_SHADES, SKY_SHADES = (0.855, 1.145), (0.92, 1.06)
 TEMPLATE = 41
 
 
@@ -65,8 +66,15 @@ def _surroundings(clip: Tensor) -> tuple[int, int]:
     night = (ground.mean() + sky.mean()) / 2 < NIGHT_LUMA
     palette = GROUND_RGB * 0.90 * (NIGHT_GROUND if night else 1)
     sky_palette = (GROUND_RGB * 0.35 + 0.65) * 0.97 * (NIGHT_GROUND if night else 1)
-    distance = (palette - ground).pow(2).sum(1) + (sky_palette - sky).pow(2).sum(1)
+    # Stripes shade the ground by a seventh either way, clouds the sky by less: it is the tint that counts.
+    distance = _tint_distance(palette, ground, GROUND_SHADES) + _tint_distance(sky_palette, sky, SKY_SHADES)
     return int(night), int(distance.argmin())
+
+
+def _tint_distance(palette: Tensor, colour: Tensor, shades: tuple[float, float]) -> Tensor:
+    """Return how far ``colour`` is from every colour of ``palette``, each as bright as it may be here."""
+    shade = ((palette @ colour) / palette.pow(2).sum(1)).clamp(*shades)
+    return (shade[:, None] * palette - colour).pow(2).sum(1)
 
 
 def _subject(clip: Tensor, lighting: str) -> Tensor:
