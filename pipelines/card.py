@@ -137,7 +137,7 @@ class ModelCard(BaseModel):
         warnings: list[str] = []
         self._check_conditions(wish.conditions)
         self._check_references(wish.references)
-        self._check_source(wish.source, warnings)
+        self._check_source(wish, warnings)
         self._check_fps(wish.fps)
         width, height = self._size(wish, warnings)
         native = self.shape.nearest(width, height)
@@ -270,12 +270,16 @@ class ModelCard(BaseModel):
                 param="characters",
             )
 
-    def _check_source(self, source: SourceClip | None, warnings: list[str]) -> None:
+    def _check_source(self, wish: Wish, warnings: list[str]) -> None:
+        source = wish.source
         if source is None:
             return
         if source.use not in self.capabilities:
             verb = "edit" if source.use == "edit" else "extend"
             raise MissingCapability(f"{self.id} cannot {verb} videos.", param="video", capability=source.use)
+        if source.use == "edit" and (wish.references or wish.conditions):
+            what, param = ("characters", "characters") if wish.references else ("a reference image", "input_reference")
+            raise UnsupportedOption(f"An edit takes its pictures from the source; leave out {what}.", param=param)
         if source.shape.fps != self.shape.fps:
             warnings.append(f"the source has {source.shape.fps} frames per second; the result has {self.shape.fps}")
 

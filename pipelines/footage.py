@@ -37,7 +37,7 @@ def retime(source: SourceClip, fps: int) -> str:
     rate = "" if source.shape.fps == fps else f"fps={fps},"
     # What the file's header says of its length may be a frame off: its last picture then stands a little longer.
     count = source.frames_at(fps)
-    return f"setpts=PTS-STARTPTS,{rate}tpad=stop=-1:stop_mode=clone,trim=end_frame={count},setpts=N/({fps}*TB)"
+    return f"setpts=PTS-STARTPTS,tpad=stop=-1:stop_mode=clone,{rate}trim=end_frame={count},setpts=N/({fps}*TB)"
 
 
 def cover(width: int, height: int, *, to_rgb: bool) -> str:

@@ -2,8 +2,9 @@
 
 A model sees the given frames through its VAE and paints what follows from noise, so the first new frame is a little
 off: its hills stand a pixel higher, its ground is a shade darker. Had the clip simply gone on, that frame would be the
-last given one and one step of motion. The difference between the two is taken from the first new frame at once and from
-those after it less and less, and sooner where something else has come into view, so that nothing leaves a ghost.
+last given one and one step of motion. The difference between the two is taken from the first new frame and, less and
+less, from those after it: a shade over a dozen frames, where nobody sees it go; a detail that is plainly somewhere else
+at once, since half a subject in two places would be a ghost.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from pipelines.types import Frames
 
 Picture = npt.NDArray[np.float32]
 
-# Frames over which the difference fades.
-FADE = 12
-# Where a picture has changed by this much, out of 255, since the seam, only a third of the difference is left.
-CHANGE = 16.0
+# Frames over which a difference fades, and how large a detail is, out of 255, that does so in half the time.
+FADE, PLAIN = 12, 12.0
 
 
 def continued(decoded: Iterator[Frames], before: Frames | None) -> Iterator[Frames]:
@@ -38,24 +37,35 @@ def continued(decoded: Iterator[Frames], before: Frames | None) -> Iterator[Fram
     opening = list(islice(new, 2))
     if not opening:
         return
-    first = opening[0]
-    difference = before[-1] + _step(before, opening) - first
+    difference = _difference(before, opening)
+    shade = np.stack(
+        [_blurred(channel, min(channel.shape) // 5) for channel in np.moveaxis(difference, -1, 0)], axis=-1
+    )
+    detail = difference - shade
+    lasts = FADE / (1 + _blurred(np.abs(detail).mean(2), 2) / PLAIN)
     for index, frame in enumerate(chain(opening, new)):
-        share = max(0.0, 1 - index / FADE) * np.exp(-_blurred(np.abs(frame - first).mean(2)) / CHANGE)
-        yield (frame + share[..., None] * difference).round().clip(0, 255).astype(np.uint8)[None]
+        added = max(0.0, 1 - index / FADE) * shade + (1 - index / lasts).clip(0, 1)[..., None] * detail
+        yield (frame + added).round().clip(0, 255).astype(np.uint8)[None]
 
 
-def _step(before: Frames, opening: list[Picture]) -> Picture:
-    """Return what a step of motion changes: what the model's own second frame does, no faster than the clip moved."""
+def _difference(before: Frames, opening: list[Picture]) -> Picture:
+    """Return what to add to the first new frame; nothing if it follows as closely as frames of this clip do."""
+    last = before[-1].astype(np.float32)
+    # The model's own second frame shows what a step of motion changes; the clip may not suddenly move faster.
     step = opening[-1] - opening[0]
+    pace = float(np.abs(step).mean())
     if len(before) > 1:
         pace = float(np.median(np.abs(np.diff(before.astype(np.float32), axis=0)).mean((1, 2, 3))))
         step *= min(1.0, pace / max(float(np.abs(step).mean()), 1e-6))
-    return step
+    jump = float(np.abs(opening[0] - last).mean())
+    needed = min(1.0, max(0.0, jump - pace) / max(pace, 1.0))
+    return np.float32(needed) * (last + step - opening[0])
 
 
-def _blurred(picture: Picture) -> Picture:
-    """Return the mean of each pixel's 5x5 neighbourhood."""
-    wide = np.pad(picture, 2, mode="edge")
-    rows = sum(wide[i : i + picture.shape[0]] for i in range(5))
-    return sum(rows[:, i : i + picture.shape[1]] for i in range(5)) / np.float32(25)
+def _blurred(picture: Picture, radius: int) -> Picture:
+    """Return the mean of each pixel's square neighbourhood in ``(height, width)``, ``radius`` pixels to each side."""
+    side = 2 * radius + 1
+    wide = np.pad(picture, radius, mode="edge").astype(np.float64)
+    sums = np.pad(wide.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    total = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return (total / side**2).astype(np.float32)

@@ -1,7 +1,9 @@
+import io
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 from PIL import Image
 
 from pipelines import media
+from pipelines.card import Wish
 from pipelines.errors import BadOutput, Cancelled
-from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, VideoShape
+from pipelines.registry import load_registry
+from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, SourceClip, VideoShape
 
 NATIVE = VideoShape(33, 96, 160, 8)
 
@@ -154,3 +158,65 @@ def test_probing_something_else_is_an_error(tmp_path: Path, data: bytes) -> None
     path.write_bytes(data)
     with pytest.raises(BadOutput):
         media.probe(path)
+
+
+def test_a_file_says_what_it_was_made_of(tmp_path: Path) -> None:
+    card = load_registry().cards["homereel-mini"]
+    source = SourceClip(tmp_path / "old.mp4", NATIVE, "edit", prompt="a cube")
+    request = card.resolve(Wish("a ball", source=source, strength=0.5)).request
+    notes = media.provenance(request, card, {})
+    assert notes["source"] == {
+        "file": "old.mp4", "use": "edit", "strength": 0.5, "prompt": "a cube", "num_frames": 33,
+    }  # fmt: skip
+    assert notes["windows"] == [{"frames": 33, "overlap": 0}]
+    shown = card.resolve(Wish("a ball", references=(tmp_path / "mossy.png",))).request
+    assert media.provenance(shown, card, {})["references"] == ["mossy.png"]
+
+
+@pytest.mark.parametrize("size", [(160, 96), (1280, 720)])
+@pytest.mark.parametrize("audio", [False, True])
+def test_an_extension_begins_with_its_source_unharmed(
+    tmp_path: Path,
+    size: tuple[int, int],
+    audio: bool,
+) -> None:
+    shape = VideoShape(33, size[1], size[0], 8)
+    first = request(shape)
+    media.write_clip(clip(), first, tmp_path / "a.mp4", metadata=None, report=lambda _: None)
+    source = SourceClip(tmp_path / "a.mp4", shape, "extend")
+    longer = replace(first, source=source, delivery=shape._replace(frames=53))
+    sound = Audio(np.zeros((2, 16000), dtype=np.float32), 16000) if audio else None
+    grey = np.full((33, 96, 160, 3), 128, dtype=np.uint8)
+    grey[:, :4] = 250
+    path = tmp_path / "b.mp4"
+    media.write_clip(Clip(NATIVE, iter([grey]), sound), longer, path, metadata={"a": 1}, report=lambda _: None)
+    assert media.probe(path).shape == shape._replace(frames=53)
+    assert media.probe(path).provenance == {"a": 1}
+    old, new = (np.stack(list(media.frames(p))).astype(int) for p in (tmp_path / "a.mp4", path))
+    assert np.abs(new[:33] - old).mean() < 1.5
+    assert np.abs(new[33:, size[1] // 2] - 128).max() <= 3
+
+
+def test_a_still_is_a_sharp_frame_of_the_middle(tmp_path: Path) -> None:
+    frames = pictures(NATIVE).astype(float)
+    blur = np.repeat(frames.mean((1, 2), keepdims=True), 96, 1).repeat(160, 2)
+    softened = [frames[i] if i in (0, 15) else 0.7 * blur[i] + 0.3 * frames[i] for i in range(33)]
+    made = Clip(NATIVE, iter([np.stack(softened).astype(np.uint8)]))
+    media.write_clip(made, request(NATIVE), tmp_path / "a.mp4", metadata=None, report=lambda _: None)
+    media.still(tmp_path / "a.mp4", tmp_path / "still.png")
+    with Image.open(tmp_path / "still.png") as picture:
+        assert picture.format == "PNG"
+        assert np.abs(np.asarray(picture).astype(float) - frames[15]).mean() < 4
+
+
+def test_a_preview_plays_in_real_time_and_stays_small() -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (121, 24, 40, 3), dtype=np.uint8)
+    with Image.open(io.BytesIO(media.preview(rough, 24))) as picture:
+        assert picture.size == (160, 96)
+        assert picture.n_frames <= 24
+        durations: list[int] = []
+        for frame in range(picture.n_frames):
+            picture.seek(frame)
+            picture.load()
+            durations.append(picture.info["duration"])
+    assert sum(durations) == pytest.approx(121 / 24 * 1000, rel=0.05)

@@ -20,8 +20,20 @@ from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled, InvalidImage, WeightsMissing
 from pipelines.families.ltx import Pipeline
-from pipelines.registry import load_registry
-from pipelines.types import NOTHING_GIVEN, Frames, GenerationRequest, ImageCondition, Progress, Stage
+from pipelines.registry import load_pipeline, load_registry
+from pipelines.types import (
+    NOTHING_GIVEN,
+    Frames,
+    GenerationRequest,
+    Given,
+    ImageCondition,
+    Progress,
+    Sketch,
+    SourceClip,
+    Stage,
+    Step,
+    VideoShape,
+)
 
 CARD = load_registry().cards["homereel-mini"]
 
@@ -195,3 +207,129 @@ def test_options_that_the_family_does_not_know_are_an_error(checkpoint: Path) ->
     card: ModelCard = CARD.model_copy(update={"options": {"shcedule": "linear"}})
     with pytest.raises(ValueError, match="shcedule"):
         Pipeline.load(card, checkpoint, "cpu")
+
+
+def footage_of(frames: int, *, start: int = 0) -> Frames:
+    """A bar that moves over a gradient."""
+    clip = np.zeros((frames, 96, 160, 3), dtype=np.uint8)
+    clip[..., 1] = np.linspace(40, 200, 160).astype(np.uint8)
+    for index in range(frames):
+        clip[index, :, 3 * (start + index) : 3 * (start + index) + 20] = (220, 60, 30)
+    return clip
+
+
+def denoised(pipeline: Pipeline, request: GenerationRequest, given: Given) -> torch.Tensor:
+    return pipeline.denoise(request, pipeline.encode(request), given, lambda _: None)
+
+
+@pytest.mark.parametrize("overlap", [1, 5, 9])
+def test_a_window_begins_with_the_frames_that_are_there(pipeline: Pipeline, overlap: int) -> None:
+    before = footage_of(overlap)
+    latents = [denoised(pipeline, wish(seed=seed), Given(before=before)) for seed in (1, 2)]
+    there = (overlap - 1) // 4 + 1
+    encoded = pipeline._encoded(before)
+    for made in latents:
+        assert torch.allclose(made[:, :, :there], encoded, atol=1e-4)
+    assert not torch.allclose(latents[0][:, :, there:], latents[1][:, :, there:], atol=1e-1)
+    other = denoised(pipeline, wish(seed=1), Given(before=footage_of(overlap, start=9)))
+    assert not torch.allclose(latents[0][:, :, there:], other[:, :, there:], atol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [5, 9])
+def test_a_long_clip_is_made_in_windows_and_its_seed_decides(pipeline: Pipeline, seconds: int) -> None:
+    values: dict[str, object] = {"num_frames": None, "seconds": seconds}
+    first, other, again = (made(pipeline, wish(seed=seed, **values)) for seed in (1, 2, 1))
+    assert len(first) >= 8 * seconds
+    assert (first == again).all()
+    assert (first[33:] != other[33:]).any()
+
+
+def edit_of(strength: float = 0.9, **changes: object) -> GenerationRequest:
+    source = SourceClip(Path("unread.mp4"), VideoShape(17, 96, 160, 8), "edit", "red ball")
+    return wish(**({"prompt": "blue ball", "num_frames": None, "source": source, "strength": strength} | changes))
+
+
+def test_an_edit_without_a_change_is_its_source(pipeline: Pipeline) -> None:
+    clip = footage_of(17)
+    made = denoised(pipeline, edit_of(prompt="red ball"), Given(edited=clip))
+    assert torch.allclose(made, pipeline._encoded(clip), atol=1e-4)
+
+
+def test_an_edit_goes_as_far_as_it_may(pipeline: Pipeline) -> None:
+    clip = footage_of(17)
+    source = pipeline._encoded(clip)
+    near, far = (denoised(pipeline, edit_of(strength), Given(edited=clip)) for strength in (0.1, 0.9))
+    assert 0 < (near - source).abs().mean() < (far - source).abs().mean()
+
+
+def test_the_seed_decides_an_edit(pipeline: Pipeline) -> None:
+    given = Given(edited=footage_of(17))
+    first, other, again = (denoised(pipeline, edit_of(seed=seed), given) for seed in (1, 2, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("changes", [{"negative_prompt": "night"}, {"guidance_scale": 7.0}, {"num_inference_steps": 2}])
+def test_every_parameter_reaches_an_edit(pipeline: Pipeline, changes: dict[str, object]) -> None:
+    given = Given(edited=footage_of(17))
+    assert not torch.equal(denoised(pipeline, edit_of(), given), denoised(pipeline, edit_of(**changes), given))
+
+
+def test_a_later_window_of_an_edit_begins_with_what_the_one_before_made(pipeline: Pipeline) -> None:
+    before = footage_of(9, start=5)
+    made = denoised(pipeline, edit_of(), Given(before=before, edited=footage_of(17)))
+    assert torch.allclose(made[:, :, :3], pipeline._encoded(before), atol=1e-5)
+    assert not torch.allclose(made, denoised(pipeline, edit_of(), Given(edited=footage_of(17))), atol=1e-4)
+
+
+@pytest.mark.parametrize("edits", [False, True])
+def test_cancelling_stops_after_any_step(pipeline: Pipeline, edits: bool) -> None:
+    seen: list[int] = []
+
+    def on_step(step: Step) -> None:
+        seen.append(step.number)
+        assert step.total == 3
+        if step.number == 2:
+            raise Cancelled("enough")
+
+    request, given = (edit_of(), Given(edited=footage_of(17))) if edits else (wish(), NOTHING_GIVEN)
+    with pytest.raises(Cancelled):
+        pipeline.denoise(request, pipeline.encode(request), given, on_step)
+    assert seen == [1, 2]
+
+
+def test_a_reference_is_seen_and_is_no_part_of_the_clip(pipeline: Pipeline, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{colour}.png" for colour in ("red", "blue")]
+    for path in paths:
+        Image.new("RGB", (64, 64), path.stem).save(path)
+    plain = denoised(pipeline, wish(), NOTHING_GIVEN)
+    shown = [denoised(pipeline, wish(references=(path,)), NOTHING_GIVEN) for path in paths]
+    assert shown[0].shape == plain.shape
+    assert not torch.allclose(shown[0], plain, atol=1e-4)
+    assert not torch.allclose(shown[0], shown[1], atol=1e-4)
+    again = denoised(pipeline, wish(references=(paths[0],)), Given(before=footage_of(9)))
+    assert torch.allclose(again[:, :, :3], pipeline._encoded(footage_of(9)), atol=1e-4)
+
+
+def test_sketches_show_the_clip_from_the_second_step_on(pipeline: Pipeline, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    for request in (wish(), wish(size=(96, 160), references=(tmp_path / "a.png",))):
+        sketches: list[Sketch] = []
+        list(generate(pipeline, request, lambda _: None, sketches.append).chunks)
+        painted = [sketch() for sketch in sketches]
+        assert painted[0] is None
+        for frames in painted[1:]:
+            assert frames is not None
+            assert frames.shape == (17, request.shape.height // 4, request.shape.width // 4, 3)
+
+
+def test_the_last_sketch_of_the_shipped_model_is_its_clip() -> None:
+    shipped = load_pipeline(CARD, "cpu")
+    sketches: list[Sketch] = []
+    request = wish("a red ball on green grass", num_inference_steps=4)
+    clip = np.concatenate(list(generate(shipped, request, lambda _: None, sketches.append).chunks)).astype(float)
+    painted = sketches[-1]()
+    assert painted is not None
+    small = clip.reshape(17, 24, 4, 40, 4, 3).mean((2, 4))
+    assert -10 * np.log10((((painted - small) / 255) ** 2).mean()) > 28
+    shipped.close()
