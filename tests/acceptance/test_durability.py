@@ -96,11 +96,11 @@ class Server:
         return self.store.get(job_id)
 
     def assert_made_once(self, job_id: JobId) -> None:
-        """The job is completed, alone, whole, and nothing but its three files is left."""
+        """The job is completed, alone, whole, and nothing is left but its three files and the last preview."""
         assert self.get(job_id)["status"] == "completed"
         assert [video["id"] for video in self.api.get("videos").json()["data"]] == [job_id]
         files = {path.name for path in self.settings.assets_dir.rglob("*") if path.is_file()}
-        assert files == {variant.filename for variant in Variant}
+        assert files - {"preview.webp"} == {variant.filename for variant in Variant}
         video = self.assets.path(job_id, Variant.VIDEO)
         assert media.probe(video).shape == self.store.get(job_id).request.delivery
         assert self.api.get(f"videos/{job_id}/content").content == video.read_bytes()
