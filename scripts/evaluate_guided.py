@@ -136,8 +136,8 @@ def edit(studio: Studio, prompt: tuple[str, str, str], seed: int, *, told: bool 
     # Along the direction in which the source's subject goes furthest: the other may hold nothing but noise.
     axis = int(paths[0].std(0).argmax())
     correlation = float(np.corrcoef(paths[0][:, axis], paths[1][:, axis])[0, 1])
-    colours = [COLOURS[int(judge(clip[None])[0, SLOT["colour"]])] for clip in (before, after)]
-    return Edit(correlation, new, *colours, frames)
+    colour_before, colour_after = (COLOURS[int(judge(clip[None])[0, SLOT["colour"]])] for clip in (before, after))
+    return Edit(correlation, new, colour_before, colour_after, frames)
 
 
 def character(studio: Studio, index: int) -> tuple[bool, bool, Frames]:

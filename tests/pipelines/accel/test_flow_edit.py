@@ -1,0 +1,71 @@
+"""What two prompts say alike cancels out; what they say otherwise is done, as far as it may be."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.accel.flow_edit import Velocities, edited
+from pipelines.errors import Cancelled
+
+CLIP = torch.linspace(-1, 1, 24).view(1, 6, 4)
+
+
+def towards(target: Tensor, state: Tensor, sigma: float) -> Tensor:
+    """The velocity of a model that knows where every clip ends: noise minus target."""
+    return (state - target) / sigma
+
+
+def made(
+    wanted: Tensor, unwanted: Tensor, *, guidance_scale: float = 1.0, seed: int = 1, sigmas: tuple[float, ...] = ()
+) -> Tensor:
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        return Velocities(towards(wanted, edit, sigma), towards(unwanted, edit, sigma), towards(CLIP, clip, sigma))
+
+    levels = sigmas or (0.8, 0.6, 0.4, 0.2, 0.0)
+    generator = torch.Generator().manual_seed(seed)
+    return edited(CLIP, predict, levels, guidance_scale, generator, lambda step, edit: None)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0, 9.0])
+def test_the_same_words_change_nothing(guidance_scale: float) -> None:
+    assert torch.allclose(made(CLIP, CLIP, guidance_scale=guidance_scale), CLIP, atol=1e-5)
+
+
+def test_other_words_are_done_and_only_where_they_differ() -> None:
+    wanted = CLIP.clone()
+    wanted[:, :2] += 3
+    result = made(wanted, CLIP)
+    assert torch.allclose(result, wanted, atol=1e-4)
+    # Under guidance, further than the words say; what they do not mention stays.
+    beyond = made(wanted, CLIP, guidance_scale=2.0)
+    assert (beyond[:, :2] > wanted[:, :2] + 0.5).all()
+    assert torch.allclose(beyond[:, 2:], CLIP[:, 2:], atol=1e-5)
+
+
+def test_the_seed_decides_what_depends_on_noise() -> None:
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        return Velocities(edit.sin(), edit.cos(), clip.cos())
+
+    def run(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return edited(CLIP, predict, (0.9, 0.5, 0.0), 3.0, generator, lambda step, edit: None)
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_steps_are_counted_and_can_be_the_last() -> None:
+    seen: list[int] = []
+
+    def on_step(step: int, edit: Tensor) -> None:
+        assert edit.shape == CLIP.shape
+        seen.append(step)
+        if step == 2:
+            raise Cancelled("enough")
+
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        return Velocities(edit, edit, clip)
+
+    with pytest.raises(Cancelled):
+        edited(CLIP, predict, (0.9, 0.6, 0.3, 0.0), 3.0, torch.Generator().manual_seed(1), on_step)
+    assert seen == [1, 2]

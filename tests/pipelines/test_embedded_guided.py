@@ -1,0 +1,48 @@
+"""Extensions, edits and characters on the model that ships, through files as a server makes them.
+
+A few of the clips that ``scripts/evaluate_guided.py`` measures; its figures are in scripts/results.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.registry import load_pipeline, load_registry
+from scripts.evaluate_guided import EXTENDED, Studio, character, edit, edit_prompts, extension
+
+CARD = load_registry().cards["homereel-mini"]
+# The bound of the specification; what the script finds is lower.
+SEAM = 1.5
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    pipeline = load_pipeline(CARD, "cpu")
+    yield Studio(pipeline, CARD, tmp_path_factory.mktemp("studio"))
+    pipeline.close()
+
+
+@pytest.mark.parametrize("index", [0, 1, 4])
+def test_a_clip_that_is_extended_three_times_has_every_frame_once_and_no_jump(studio: Studio, index: int) -> None:
+    ratios, frames = extension(studio, EXTENDED[index], seed=index)
+    print(f"{EXTENDED[index]}: seams {[round(ratio, 2) for ratio in ratios]} of the median difference")
+    assert len(frames) == 64
+    assert max(ratios) <= SEAM
+
+
+def test_an_edit_of_the_colour_keeps_the_path(studio: Studio) -> None:
+    prompts = edit_prompts(6)
+    edits = [edit(studio, prompts[index], seed=index) for index in (0, 2, 4)]
+    for done in edits:
+        print(f"correlation {done.correlation:.2f}, {done.before} -> {done.after}, wanted {done.wanted}")
+    assert [done.correlation >= 0.8 for done in edits] == [True] * 3
+    assert [done.after == done.wanted and done.after != done.before for done in edits] == [True] * 3
+
+
+def test_a_character_is_recognised_although_the_prompt_describes_nothing(studio: Studio) -> None:
+    """By chance, one clip in eight has the colour and one in 32 both."""
+    found = [character(studio, index) for index in range(6)]
+    colours, both = sum(colour for _, colour, _ in found), sum(shape and colour for shape, colour, _ in found)
+    print(f"colour {colours} of 6, shape and colour {both} of 6")
+    assert colours >= 5
+    assert both >= 1
