@@ -85,7 +85,7 @@ def test_the_prompt_may_come_from_a_file(stage: Stage, homereel: Run, tmp_path: 
         (["a ball", "--seconds", "abc"], "seconds"),
         (["a ball", "--size", "7x7"], "size"),
         (["a ball", "--model", "nope"], "'nope' does not exist"),
-        ([" "], "prompt is empty"),
+        ([" "], "text is empty"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence_and_not_started(
