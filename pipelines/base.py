@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pipelines.card import ModelCard
+from pipelines.plan import MemoryPlan
 from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep
 
 Conditioning = TypeVar("Conditioning")
@@ -23,18 +24,22 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
 
     @classmethod
     @abstractmethod
-    def load(cls, card: ModelCard, weights: Path, device: str) -> VideoPipeline[Conditioning, Latents]:
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> VideoPipeline[Conditioning, Latents]:
         """Load the model from a folder in the published diffusers layout.
 
         Args:
             card: The model's card.
             weights: Folder with ``model_index.json``.
-            device: ``cpu`` or ``cuda:0`` and the like.
+            plan: How it is to run.
 
         Raises:
             WeightsMissing: A part of the checkpoint is not there or cannot be read.
             OutOfMemory: The device cannot hold it.
         """
+
+    def adopt(self, plan: MemoryPlan) -> None:
+        """Run the next clip by another plan of the same placement."""
+        del plan
 
     @abstractmethod
     def encode(self, request: GenerationRequest) -> Conditioning:

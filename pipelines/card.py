@@ -21,7 +21,7 @@ from pydantic import (
 
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
-from pipelines.types import GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
+from pipelines.types import DType, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
 
 Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend"]
 
@@ -57,6 +57,15 @@ class Licence(BaseModel):
     note: str = ""
 
 
+class Component(BaseModel):
+    """A part of a model that has weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    params: PositiveInt = Field(description="Parameters, counted from the published configuration.")
+    stage: Literal["encode", "denoise", "decode"] = Field(description="The stage that cannot do without it.")
+    dtype: DType | None = Field(default=None, description="What it computes in, if that is not the plan's choice.")
+
+
 class Weights(BaseModel):
     """Where the weights are: inside the project, or in a hub repository at a pinned revision."""
 
@@ -64,6 +73,7 @@ class Weights(BaseModel):
     package: str | None = Field(default=None, description="Folder of this checkout, dotted: 'pipelines.embedded'.")
     repo: str | None = Field(default=None, description="Hub repository, 'owner/name'.")
     revision: str = Field(description="Commit of the repository, or version of the packaged weights.")
+    components: dict[str, Component] = Field(default_factory=dict, description="The parts, by their folders' names.")
 
     @model_validator(mode="after")
     def _exactly_one_place(self) -> Weights:
@@ -126,6 +136,11 @@ class ModelCard(BaseModel):
         if "extend" in self.capabilities and not self.shape.overlap:
             raise ValueError("a model that extends clips needs an overlap")
         return self
+
+    @property
+    def dtypes(self) -> dict[str, DType]:
+        """What parts compute in that do not follow the plan."""
+        return {name: part.dtype for name, part in self.weights.components.items() if part.dtype is not None}
 
     def resolve(self, wish: Wish) -> Resolved:
         """Apply the card's defaults and rules.

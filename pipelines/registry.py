@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.plan import MemoryPlan
 
 _ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
 
@@ -120,11 +121,11 @@ def family_of(card: ModelCard) -> type[VideoPipeline[Any, Any]]:
     return module.Pipeline
 
 
-def load_pipeline(card: ModelCard, device: str) -> VideoPipeline[Any, Any]:
-    """Load a model onto a device.
+def load_pipeline(card: ModelCard, plan: MemoryPlan) -> VideoPipeline[Any, Any]:
+    """Load a model onto the plan's device.
 
     Raises:
         WeightsMissing: The weights are not on this machine.
         OutOfMemory: The device cannot hold it.
     """
-    return family_of(card).load(card, weights_folder(card), device)
+    return family_of(card).load(card, weights_folder(card), plan)

@@ -18,6 +18,9 @@ ImageFit = Literal["cover", "contain", "exact"]
 
 SourceUse = Literal["edit", "extend"]
 
+DType = Literal["float32", "float16", "bfloat16"]
+"""What a part of a model computes in."""
+
 
 class VideoShape(NamedTuple):
     """A clip in pixel space. The order is that of tensors; ``WIDTHxHEIGHT`` exists only on the wire."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 
 PROMPTS = (
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     card = load_registry().find(args.model)
-    pipeline = load_pipeline(card, "cpu")
+    pipeline = load_pipeline(card, MemoryPlan("cpu"))
     rows = [(prompt, frames_of(pipeline, card, prompt, args.seed)) for prompt in args.prompts]
     width, height = rows[0][1][0].size
     sheet = Image.new("RGB", (COLUMNS * (width + GAP) + GAP, len(rows) * (height + CAPTION + GAP) + GAP), "#16181d")

@@ -27,6 +27,7 @@ from PIL import Image
 
 from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 from pipelines.types import ImageCondition
 from scripts.embedded import decoder
@@ -102,7 +103,7 @@ def generated(pipeline: Any, card: ModelCard, prompts: int, seeds: int, share: s
 def _share(prompts: int, seeds: int, share: slice) -> Judged:
     torch.set_num_threads(1)
     card = load_registry().cards[CARD]
-    return generated(load_pipeline(card, "cpu"), card, prompts, seeds, share)
+    return generated(load_pipeline(card, MemoryPlan("cpu")), card, prompts, seeds, share)
 
 
 def generated_in_parallel(prompts: int, seeds: int, processes: int) -> Judged:
@@ -200,7 +201,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     card = load_registry().cards[CARD]
-    pipeline: Any = load_pipeline(card, "cpu")
+    pipeline: Any = load_pipeline(card, MemoryPlan("cpu"))
     rows = dict(drawn_and_reconstructed(pipeline, max(40, args.prompts)))
     print(table(rows), flush=True)
     start = time.perf_counter()

@@ -26,6 +26,7 @@ from PIL import Image
 from pipelines import footage, media
 from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 from pipelines.types import Frames, SourceClip
 from scripts.embedded import judge as judging
@@ -170,7 +171,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     card = load_registry().cards[CARD]
     with tempfile.TemporaryDirectory() as folder:
-        studio = Studio(load_pipeline(card, "cpu"), card, Path(folder))
+        studio = Studio(load_pipeline(card, MemoryPlan("cpu")), card, Path(folder))
         extensions = [extension(studio, prompt, seed) for seed, prompt in enumerate(EXTENDED)]
         prompts = edit_prompts(args.edits)
         told = [edit(studio, prompt, seed) for seed, prompt in enumerate(prompts)]

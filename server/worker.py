@@ -18,6 +18,7 @@ from pipelines import engine, media, registry
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.errors import Cancelled, OutOfMemory, PipelineError
+from pipelines.plan import MemoryPlan
 from pipelines.types import Clip, Progress, Report, Stage
 from server.assets import AssetStore, Variant
 from server.jobs import Job, JobError, JobId, JobResult, WorkerId
@@ -56,7 +57,8 @@ def load(card_id: str, device: str) -> Loaded:
         PipelineError: It is not known, its weights are not here or the device cannot hold it.
     """
     card = registry.load_registry().find(card_id)
-    return Loaded(card, registry.load_pipeline(card, device))
+    plan = MemoryPlan(device, dtype="bfloat16" if device.startswith("cuda") else "float32")
+    return Loaded(card, registry.load_pipeline(card, plan))
 
 
 class Drain:

@@ -5,19 +5,15 @@ Source: "LTX-Video: Realtime Video Latent Diffusion", https://arxiv.org/abs/2501
 
 from __future__ import annotations
 
-import gc
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
-import diffusers
-import numpy as np
 import torch
-import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition, linear_quadratic_schedule
 from PIL import Image
@@ -25,20 +21,14 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from pipelines.accel.flow_edit import Velocities, edited
-from pipelines.accel.projection import Projection
+from pipelines.accel.host import Host
+from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.sketches import Sketcher
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
-from pipelines.errors import BadOutput, OutOfMemory, WeightsMissing
 from pipelines.images import fitted
+from pipelines.plan import MemoryPlan
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
-
-
-def _quiet() -> None:
-    """Keep loading bars out of a worker's log, and a warning that cannot apply: these schedulers do not shift."""
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger(LTXConditionPipeline.__module__).setLevel(logging.ERROR)
-    logging.getLogger(FlowMatchEulerDiscreteScheduler.__module__).setLevel(logging.ERROR)
 
 
 class Options(BaseModel):
@@ -78,45 +68,46 @@ class Conditioning:
 class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
     """Latents are normalised, float32, ``(1, channels, latent frames, latent height, latent width)``."""
 
-    def __init__(self, pipe: LTXConditionPipeline, card: ModelCard, device: str) -> None:
-        self._pipe = pipe
+    def __init__(self, host: Host[LTXConditionPipeline], card: ModelCard) -> None:
+        self._host = host
         self._options = Options.model_validate(card.options)
-        self._device = device
-        self._projection: Projection | None = None
-        self._projecting = Lock()
+        vae = host.pipe.vae
+        self._sketcher = Sketcher(self._painted, vae.config.latent_channels, host.pipe.vae_temporal_compression_ratio)
 
     @classmethod
     @override
-    def load(cls, card: ModelCard, weights: Path, device: str) -> Pipeline:
-        # Without AVX512-BF16 or AMX a CPU multiplies bfloat16 up to 90 times slower than float32.
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        _quiet()
-        try:
-            pipe = LTXConditionPipeline.from_pretrained(weights, dtype=dtype, local_files_only=True)
-            pipe.to(device)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{card.id} does not fit on {device}: {error}") from error
-        except (OSError, ValueError) as error:
-            raise WeightsMissing(f"The weights of {card.id} cannot be read: {error}") from error
-        pipe.set_progress_bar_config(disable=True)
-        return cls(pipe, card, device)
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
+        # They warn of a shift that these schedulers do not make.
+        for module in (LTXConditionPipeline.__module__, FlowMatchEulerDiscreteScheduler.__module__):
+            logging.getLogger(module).setLevel(logging.ERROR)
+        return cls(Host.load(LTXConditionPipeline, card, weights, plan), card)
 
     @property
     @override
     def facts(self) -> Mapping[str, str]:
-        return {
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-            "dtype": str(self._pipe.transformer.dtype).removeprefix("torch."),
-            "device": self._device,
-        }
+        return self._host.facts
+
+    @override
+    def adopt(self, plan: MemoryPlan) -> None:
+        self._host.adopt(plan)
 
     @override
     @torch.no_grad()
     def encode(self, request: GenerationRequest) -> Conditioning:
-        if self._device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(self._device)
+        self._host.start_measuring()
+        with self._host.stage("Encoding the prompt", "text_encoder"):
+            words, source_words = self._encode_words(request)
+        width, height = request.shape.width, request.shape.height
+        pictures = {c.path: fitted(c, width, height) for c in request.conditions}
+        # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
+        stills = [fitted(ImageCondition(path, fit="contain"), width, height) for path in request.references]
+        references = tuple(LTXVideoCondition(image=s, frame_index=self._options.reference_frame or 0) for s in stills)
+        return Conditioning(words, source_words, pictures, references)
+
+    def _encode_words(
+        self, request: GenerationRequest
+    ) -> tuple[Mapping[str, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor] | None]:
+        """Return the arguments that replace prompts, and embeddings and mask of the source's words if it has one."""
         positive, mask, negative, negative_mask = self._pipe.encode_prompt(
             request.prompt,
             request.negative_prompt,
@@ -129,36 +120,25 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
             "negative_prompt_embeds": negative,
             "negative_prompt_attention_mask": negative_mask,
         }
-        source_words = None
-        if request.source is not None:
-            source_words = self._pipe.encode_prompt(
-                request.source.prompt,
-                do_classifier_free_guidance=False,
-                max_sequence_length=self._options.max_sequence_length,
-            )[:2]
-        width, height = request.shape.width, request.shape.height
-        pictures = {c.path: fitted(c, width, height) for c in request.conditions}
-        # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
-        stills = [fitted(ImageCondition(path, fit="contain"), width, height) for path in request.references]
-        references = tuple(LTXVideoCondition(image=s, frame_index=self._options.reference_frame or 0) for s in stills)
-        return Conditioning(words, source_words, pictures, references)
+        if request.source is None:
+            return words, None
+        embeds, mask, _, _ = self._pipe.encode_prompt(
+            request.source.prompt,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self._options.max_sequence_length,
+        )
+        assert embeds is not None  # noqa: S101 - for the type checker
+        assert mask is not None  # noqa: S101 - for the type checker
+        return words, (embeds, mask)
 
     @override
     def denoise(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
     ) -> torch.Tensor:
-        try:
-            if given.edited is not None:
-                latents = self._edit(request, conditioning, given, on_step)
-            else:
-                latents = self._sample(request, conditioning, given, on_step)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"Denoising {request.shape.size} does not fit on {self._device}: {error}") from error
-        finally:
-            self._pipe.maybe_free_model_hooks()
-        if not torch.isfinite(latents).all():
-            raise BadOutput("The latents are not finite: the model overflowed. Try a wider dtype.")
-        return latents
+        make = self._sample if given.edited is None else self._edit
+        # The VAE encodes what is given and, for sketches, is asked how it decodes.
+        with self._host.stage(f"Denoising {request.shape.size}", "transformer", "vae"):
+            return finite(make(request, conditioning, given, on_step))
 
     def _sample(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
@@ -253,12 +233,11 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
     def _encoded(self, frames: Frames) -> torch.Tensor:
         """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
         vae = self._pipe.vae
-        video = torch.from_numpy(frames).to(self._device, vae.dtype).permute(3, 0, 1, 2)[None] / 127.5 - 1
+        video = video_of(frames, self._host.plan.device, vae.dtype)
         return self._pipe._normalize_latents(
             vae.encode(video).latent_dist.mode().float(), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         )
 
-    @torch.no_grad()
     def _sketch(
         self,
         shape: VideoShape,
@@ -268,28 +247,21 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         earlier_level: float = 1.0,
     ) -> Frames | None:
         """Paint packed latents at a noise level, cleaned along the line that they came on since an earlier one."""
-        if level > 0:
-            if earlier is None:
-                return None
-            latents = latents - level * (latents - earlier) / (level - earlier_level)
         count = (shape.frames - 1) // self._pipe.vae_temporal_compression_ratio + 1
         side = self._pipe.vae_spatial_compression_ratio
-        height, width = shape.height // side, shape.width // side
-        # Tokens of references come first.
-        clip = latents[:, -count * height * width :]
-        with self._projecting:
-            if self._projection is None:
-                vae = self._pipe.vae
-                self._projection = Projection.fitted(
-                    self._painted, vae.config.latent_channels, self._pipe.vae_temporal_compression_ratio
-                )
-        return self._projection.paint(self._pipe._unpack_latents(clip, count, height, width)[0])
+        grid = count, shape.height // side, shape.width // side
+
+        def clip(packed: torch.Tensor) -> torch.Tensor:
+            # Tokens of references come first.
+            return self._pipe._unpack_latents(packed[:, -math.prod(grid) :], *grid)
+
+        return self._sketcher.paint(clip(latents), level, None if earlier is None else clip(earlier), earlier_level)
 
     def _painted(self, latents: torch.Tensor) -> torch.Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
         vae = self._pipe.vae
         raw = self._pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-        return vae.decode(raw.to(self._device, vae.dtype), return_dict=False)[0]
+        return vae.decode(raw.to(self._host.plan.device, vae.dtype), return_dict=False)[0]
 
     def _conditions(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given
@@ -314,24 +286,19 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
     @override
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> Iterator[Frames]:
-        try:
+        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
             video = self._painted(latents)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"Decoding {request.shape.size} does not fit on {self._device}: {error}") from error
-        if not torch.isfinite(video).all():
-            raise BadOutput("The frames are not finite: the VAE overflowed. Try a wider dtype.")
-        for frame in video[0].movedim(1, 0):
-            picture = frame.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-            yield np.asarray(picture.movedim(0, -1).cpu().numpy())[None]
+        yield from frames_of(video)
+
+    @property
+    def _pipe(self) -> LTXConditionPipeline:
+        return self._host.pipe
 
     @property
     @override
     def peak_memory_bytes(self) -> int | None:
-        return torch.cuda.max_memory_allocated(self._device) if self._device.startswith("cuda") else None
+        return self._host.peak_memory_bytes
 
     @override
     def close(self) -> None:
-        del self._pipe
-        gc.collect()
-        if self._device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        self._host.close()

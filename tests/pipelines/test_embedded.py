@@ -13,6 +13,7 @@ from PIL import Image
 from pipelines.base import VideoPipeline
 from pipelines.card import Wish
 from pipelines.engine import generate
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry, weights_folder
 from pipelines.types import Frames, ImageCondition
 from scripts.embedded.judge import score
@@ -25,7 +26,7 @@ LIMIT = 25_000_000
 
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[VideoPipeline[object, object]]:
-    loaded = load_pipeline(CARD, "cpu")
+    loaded = load_pipeline(CARD, MemoryPlan("cpu"))
     yield loaded
     loaded.close()
 
@@ -64,10 +65,11 @@ import hashlib, sys
 import numpy as np
 from pipelines.card import Wish
 from pipelines.engine import generate
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 card = load_registry().cards["homereel-mini"]
 request = card.resolve(Wish("a red ball at night", num_frames=17, seed=int(sys.argv[1]), num_inference_steps=4)).request
-clip = generate(load_pipeline(card, "cpu"), request, lambda _: None)
+clip = generate(load_pipeline(card, MemoryPlan("cpu")), request, lambda _: None)
 print(hashlib.sha256(np.concatenate(list(clip.chunks)).tobytes()).hexdigest())
 """
 

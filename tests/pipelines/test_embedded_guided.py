@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 from scripts.evaluate_guided import EXTENDED, Studio, character, edit, edit_prompts, extension
 
@@ -17,7 +18,7 @@ SEAM = 1.5
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    pipeline = load_pipeline(CARD, "cpu")
+    pipeline = load_pipeline(CARD, MemoryPlan("cpu"))
     yield Studio(pipeline, CARD, tmp_path_factory.mktemp("studio"))
     pipeline.close()
 

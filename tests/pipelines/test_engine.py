@@ -10,6 +10,7 @@ from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled
+from pipelines.plan import MemoryPlan
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import (
     Clip,
@@ -36,7 +37,7 @@ class Scripted(VideoPipeline[str, int]):
         self.chunks = chunks
 
     @classmethod
-    def load(cls, card: ModelCard, weights: Path, device: str) -> "Scripted":
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> "Scripted":
         raise NotImplementedError
 
     def encode(self, request: GenerationRequest) -> str:
@@ -113,7 +114,7 @@ class Painter(VideoPipeline[str, Frames]):
         self.encoded = 0
 
     @classmethod
-    def load(cls, card: ModelCard, weights: Path, device: str) -> "Painter":
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> "Painter":
         raise NotImplementedError
 
     def encode(self, request: GenerationRequest) -> str:

@@ -20,6 +20,7 @@ from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled, InvalidImage, WeightsMissing
 from pipelines.families.ltx import Pipeline
+from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
 from pipelines.types import (
     NOTHING_GIVEN,
@@ -80,7 +81,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(checkpoint: Path) -> Iterator[Pipeline]:
-    loaded = Pipeline.load(CARD, checkpoint, "cpu")
+    loaded = Pipeline.load(CARD, checkpoint, MemoryPlan("cpu"))
     yield loaded
     loaded.close()
 
@@ -182,7 +183,7 @@ def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(pipeline: Pipeli
 
 @pytest.mark.parametrize("component", ["transformer", "vae"])
 def test_values_that_are_not_numbers_are_an_error_and_never_a_clip(checkpoint: Path, component: str) -> None:
-    broken = Pipeline.load(CARD, checkpoint, "cpu")
+    broken = Pipeline.load(CARD, checkpoint, MemoryPlan("cpu"))
     parameter = next(getattr(broken._pipe, component).parameters())
     with torch.no_grad():
         target = parameter if component == "transformer" else broken._pipe.vae.decoder.conv_out.conv.weight
@@ -193,20 +194,20 @@ def test_values_that_are_not_numbers_are_an_error_and_never_a_clip(checkpoint: P
 
 def test_a_checkpoint_that_is_not_there_or_not_whole_is_said_to_be_so(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(WeightsMissing):
-        Pipeline.load(CARD, tmp_path, "cpu")
+        Pipeline.load(CARD, tmp_path, MemoryPlan("cpu"))
     for part in checkpoint.rglob("*"):
         copy = tmp_path / part.relative_to(checkpoint)
         copy.mkdir(parents=True, exist_ok=True) if part.is_dir() else copy.write_bytes(part.read_bytes())
     weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(WeightsMissing):
-        Pipeline.load(CARD, tmp_path, "cpu")
+        Pipeline.load(CARD, tmp_path, MemoryPlan("cpu"))
 
 
 def test_options_that_the_family_does_not_know_are_an_error(checkpoint: Path) -> None:
     card: ModelCard = CARD.model_copy(update={"options": {"shcedule": "linear"}})
     with pytest.raises(ValueError, match="shcedule"):
-        Pipeline.load(card, checkpoint, "cpu")
+        Pipeline.load(card, checkpoint, MemoryPlan("cpu"))
 
 
 def footage_of(frames: int, *, start: int = 0) -> Frames:
@@ -324,7 +325,7 @@ def test_sketches_show_the_clip_from_the_second_step_on(pipeline: Pipeline, tmp_
 
 
 def test_the_last_sketch_of_the_shipped_model_is_its_clip() -> None:
-    shipped = load_pipeline(CARD, "cpu")
+    shipped = load_pipeline(CARD, MemoryPlan("cpu"))
     sketches: list[Sketch] = []
     request = wish("a red ball on green grass", num_inference_steps=4)
     clip = np.concatenate(list(generate(shipped, request, lambda _: None, sketches.append).chunks)).astype(float)

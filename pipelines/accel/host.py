@@ -1,0 +1,201 @@
+"""A diffusers pipeline on a device: loads it as a plan says, brings its parts where they are needed, measures.
+
+The parts are moved here and not by diffusers' own offloading, which sends the whole denoiser to the device again for
+every clip: here it stays until another part needs the room.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from pipelines.accel.attention import use_attention
+from pipelines.accel.offload import offload_blocks
+from pipelines.accel.quantize import quantize
+from pipelines.card import ModelCard
+from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
+from pipelines.plan import MemoryPlan, Offload, Quantisation
+
+P = TypeVar("P", bound=diffusers.DiffusionPipeline)
+
+# What goes wrong when a checkpoint lacks a file, or has one that is cut short or of another model.
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError)
+
+
+class Host(Generic[P]):
+    """A loaded pipeline. Its parts are at hand within ``stage``.
+
+    Attributes:
+        pipe: The pipeline of diffusers; whatever it computes, it computes on the plan's device.
+        plan: How it runs.
+    """
+
+    def __init__(self, pipe: P, card: ModelCard, plan: MemoryPlan) -> None:
+        self.pipe = _on_device(pipe, plan.device)
+        self.card = card
+        self.plan = plan
+        pipe.set_progress_bar_config(disable=True)
+        for name in self._denoisers():
+            part: Any = getattr(pipe, name)
+            quantize(part, plan)
+            use_attention(part, plan.attention)
+            if plan.compiled:
+                part.compile_repeated_blocks(fullgraph=True)
+        self._place()
+
+    @classmethod
+    def load(cls, kind: type[P], card: ModelCard, weights: Path, plan: MemoryPlan, **instead: object) -> Host[P]:
+        """Load a checkpoint in the published layout, from safetensors alone.
+
+        Args:
+            kind: The pipeline to load, which need not be the one that the checkpoint names.
+            card: The model's card.
+            weights: Folder with ``model_index.json``.
+            plan: How it is to run.
+            instead: Parts that replace those of the checkpoint; None leaves one out.
+
+        Raises:
+            WeightsMissing: A part of the checkpoint is not there or cannot be read.
+            OutOfMemory: The device cannot hold it.
+        """
+        quiet()
+        dtypes = {"default": getattr(torch, plan.dtype)} | {
+            name: getattr(torch, dtype) for name, dtype in _own_dtypes(card, plan).items()
+        }
+        try:
+            pipe = kind.from_pretrained(
+                weights, dtype=dtypes, local_files_only=True, use_safetensors=True, trust_remote_code=False, **instead
+            )
+            return cls(pipe, card, plan)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{card.id} does not fit on {plan.device}: {error}") from error
+        except PipelineError:
+            raise
+        except _UNREADABLE as error:
+            raise WeightsMissing(f"The weights of {card.id} cannot be read: {error}") from error
+
+    @contextmanager
+    def stage(self, what: str, *parts: str) -> Generator[torch.device]:
+        """Have parts at hand for as long as the block runs, and the device to compute on.
+
+        Args:
+            what: What the block does, for the sentence of an error: ``Decoding 832x480``.
+            parts: Names of the pipeline's parts; those that it does not have are passed over.
+
+        Raises:
+            OutOfMemory: The device is too small.
+        """
+        try:
+            self._bring(parts)
+            yield torch.device(self.plan.device)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{what} does not fit on {self.plan.device}: {error}") from error
+        finally:
+            # Caches of features are state; a clip that was cancelled must not leave it to the next one.
+            self.pipe.maybe_free_model_hooks()
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What has to be the same for the same seed to give the same frames."""
+        plan = self.plan
+        said = {
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "dtype": plan.dtype,
+            "device": plan.device,
+        }
+        if plan.device.startswith("cuda"):
+            said["device_name"] = torch.cuda.get_device_name(plan.device)
+            said["attention"] = plan.attention
+        if plan.quantisation is not Quantisation.NONE:
+            said["quantisation"] = plan.quantisation.value
+        if plan.offload is not Offload.NONE:
+            said["offload"] = plan.offload.value
+        return said
+
+    def start_measuring(self) -> None:
+        """Forget the highest memory so far."""
+        if self.plan.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.plan.device)
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Highest memory of the device since ``start_measuring``; None where that is the process's own."""
+        on_gpu = self.plan.device.startswith("cuda")
+        return torch.cuda.max_memory_allocated(self.plan.device) if on_gpu else None
+
+    def adopt(self, plan: MemoryPlan) -> None:
+        """Run by another plan of the same placement."""
+        self.plan = plan
+
+    def close(self) -> None:
+        """Free the device."""
+        del self.pipe
+        gc.collect()
+        if self.plan.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _denoisers(self) -> list[str]:
+        """Return the names of the parts that are run at every step."""
+        return [name for name in self._modules() if name.startswith("transformer")]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
+
+    def _place(self) -> None:
+        """Put every part where it is while nothing runs."""
+        plan = self.plan
+        for name, part in self._modules().items():
+            if name in self._denoisers() and plan.offload in (Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK):
+                offload_blocks(part, plan)
+            elif plan.offload is Offload.NONE and not self._stays_on_cpu(name):
+                part.to(plan.device)
+
+    def _bring(self, wanted: tuple[str, ...]) -> None:
+        """Move parts to the device; those that are not needed make room first."""
+        if self.plan.offload is Offload.NONE:
+            return
+        hooked = self._denoisers() if self.plan.offload is not Offload.MODEL else []
+        moved = {name: part for name, part in self._modules().items() if name not in hooked}
+        for name, part in moved.items():
+            if name not in wanted:
+                part.to("cpu")
+        if self.plan.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        for name, part in moved.items():
+            if name in wanted and not self._stays_on_cpu(name):
+                part.to(self.plan.device)
+
+    def _stays_on_cpu(self, name: str) -> bool:
+        return self.plan.text_encoder_on_cpu and name.startswith("text_encoder")
+
+
+def quiet() -> None:
+    """Keep loading bars out of a worker's log."""
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # The optional packages that it names would change what the tokenizers do, or are for other models.
+    logging.getLogger("diffusers.pipelines.pipeline_utils").setLevel(logging.ERROR)
+
+
+def _own_dtypes(card: ModelCard, plan: MemoryPlan) -> Mapping[str, str]:
+    """Return the parts that compute in more than the plan's numbers."""
+    return {} if plan.dtype == "float32" else card.dtypes
+
+
+def _on_device(pipe: P, device: str) -> P:
+    """Let a pipeline say that it computes on ``device``, wherever the first of its parts happens to be."""
+    kind = type(pipe)
+    placed = type(kind.__name__, (kind,), {"_execution_device": property(lambda _: torch.device(device))})
+    pipe.__class__ = placed
+    return pipe

@@ -1,0 +1,38 @@
+"""Weights in a byte each: half the memory of a denoiser, computed in what the plan says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pipelines.errors import UnsupportedOption
+from pipelines.plan import MemoryPlan, Quantisation
+
+
+def quantize(transformer: Any, plan: MemoryPlan) -> None:
+    """Store a denoiser's weights as the plan says; embeddings and norms keep their numbers.
+
+    Raises:
+        UnsupportedOption: The package that does it is not installed.
+    """
+    match plan.quantisation:
+        case Quantisation.NONE:
+            return
+        case Quantisation.FP8:
+            transformer.enable_layerwise_casting(
+                storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, plan.dtype)
+            )
+        case Quantisation.INT8:
+            _int8(transformer)
+
+
+def _int8(transformer: Any) -> None:
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        raise UnsupportedOption(
+            "int8 weights need the package torchao: pip install 'homereel[quantisation]'."
+        ) from error
+    transformer.requires_grad_(requires_grad=False)
+    quantize_(transformer, Int8WeightOnlyConfig(version=2))
