@@ -31,6 +31,7 @@ MIN_SIDE, MAX_SIDE = 64, 2048
 # A size may be reached by cropping at most this share of the native picture; more would cut the subject.
 MAX_CROP = 0.25
 MAX_SEED = 2**32 - 1
+MAX_FLOW_SHIFT = 20.0
 MAX_PROMPT = 32_000
 
 
@@ -42,6 +43,12 @@ class Sampling(BaseModel):
     max_inference_steps: PositiveInt = 100
     guidance_scale: PositiveFloat
     max_guidance_scale: PositiveFloat = 20.0
+    guidance_scale_2: PositiveFloat | None = Field(
+        default=None, description="Guidance of the second expert, for models that have one for low noise."
+    )
+    flow_shift: PositiveFloat | None = Field(
+        default=None, description="How far noise levels are shifted upwards, for models that let it be chosen."
+    )
     negative_prompt: str = ""
     edit_strength: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.7, description="How far an edit goes from its source if nobody says: 0 keeps it, 1 forgets it."
@@ -96,6 +103,11 @@ class Wish:
     seed: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    flow_shift: float | None = None
+    sound: bool | None = None
+    aspect_ratio: tuple[int, int] | None = None
+    """Width to height, for whom no size is given."""
     conditions: tuple[ImageCondition, ...] = ()
     source: SourceClip | None = None
     """What to edit or to extend; ``seconds`` and ``num_frames`` are then the length of what is new."""
@@ -168,6 +180,9 @@ class ModelCard(BaseModel):
             seed=self._seed(wish.seed),
             num_inference_steps=self._steps(wish.num_inference_steps),
             guidance_scale=self._guidance(wish.guidance_scale),
+            guidance_scale_2=self._guidance_2(wish),
+            flow_shift=self._flow_shift(wish.flow_shift),
+            sound=self._sound(wish.sound),
             conditions=wish.conditions,
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
@@ -179,6 +194,8 @@ class ModelCard(BaseModel):
         if wish.size is not None:
             self._check_size(*wish.size)
             return wish.size
+        if wish.aspect_ratio is not None:
+            return self._size_of_aspect(*wish.aspect_ratio)
         if wish.source is None:
             return self.shape.sizes[0].width, self.shape.sizes[0].height
         width, height = wish.source.shape.width, wish.source.shape.height
@@ -190,6 +207,13 @@ class ModelCard(BaseModel):
             warnings.append(f"the source is {width}x{height}, which {self.id} does not make; the result is {native}")
             return native.width, native.height
         return width, height
+
+    def _size_of_aspect(self, across: int, down: int) -> tuple[int, int]:
+        native = self.shape.nearest(across, down)
+        if crop_share(native, across, down) > MAX_CROP:
+            sizes = ", ".join(str(size) for size in self.shape.sizes)
+            raise UnsupportedShape(f"{self.id} makes {sizes}; none is near {across}:{down}.", param="aspect_ratio")
+        return native.width, native.height
 
     def _check_size(self, width: int, height: int) -> None:
         for side in (width, height):
@@ -243,12 +267,10 @@ class ModelCard(BaseModel):
     def _check_num_frames(self, wanted: int) -> None:
         rules = self.shape
         most = max(rules.max_frames, int(rules.max_seconds * rules.fps))
-        closest = min(max(wanted, rules.min_frames), most)
-        closest -= (closest - 1) % rules.frame_stride
+        closest = rules.floored(min(max(wanted, rules.min_frames), most))
         if closest != wanted:
-            most -= (most - 1) % rules.frame_stride
             raise UnsupportedShape(
-                f"num_frames must be {rules.frame_stride}k+1 from {rules.min_frames} to {most}; "
+                f"num_frames must be {rules.frame_rule} from {rules.min_frames} to {rules.floored(most)}; "
                 f"the closest to {wanted} is {closest}.",
                 param="num_frames",
             )
@@ -325,10 +347,37 @@ class ModelCard(BaseModel):
             raise UnsupportedOption(f"num_inference_steps must be between 1 and {limit}.", param="num_inference_steps")
         return wanted
 
-    def _guidance(self, wanted: float | None) -> float:
+    def _guidance(self, wanted: float | None, param: str = "guidance_scale") -> float:
         if wanted is None:
             return self.sampling.guidance_scale
         limit = self.sampling.max_guidance_scale
         if not 0 <= wanted <= limit:
-            raise UnsupportedOption(f"guidance_scale must be between 0 and {limit:g}.", param="guidance_scale")
+            raise UnsupportedOption(f"{param} must be between 0 and {limit:g}.", param=param)
         return wanted
+
+    def _guidance_2(self, wish: Wish) -> float:
+        own = self.sampling.guidance_scale_2
+        if own is None:
+            if wish.guidance_scale_2 is not None:
+                raise UnsupportedOption(f"{self.id} has no second expert to guide.", param="guidance_scale_2")
+            return self._guidance(wish.guidance_scale)
+        if wish.guidance_scale_2 is not None:
+            return self._guidance(wish.guidance_scale_2, "guidance_scale_2")
+        # Whoever chooses one number means both experts.
+        return own if wish.guidance_scale is None else wish.guidance_scale
+
+    def _flow_shift(self, wanted: float | None) -> float:
+        own = self.sampling.flow_shift
+        if wanted is None:
+            return own or 1.0
+        if own is None:
+            raise UnsupportedOption(f"{self.id} does not let flow_shift be chosen.", param="flow_shift")
+        if not 0 < wanted <= MAX_FLOW_SHIFT:
+            raise UnsupportedOption(f"flow_shift must be above 0 and at most {MAX_FLOW_SHIFT:g}.", param="flow_shift")
+        return wanted
+
+    def _sound(self, wanted: bool | None) -> bool:  # noqa: FBT001 - one of a row of wishes
+        able = "audio" in self.capabilities
+        if wanted and not able:
+            raise MissingCapability(f"{self.id} makes no sound.", param="generate_sound", capability="audio")
+        return able if wanted is None else wanted

@@ -21,12 +21,14 @@ class FrameSize(BaseModel):
 
 
 class ShapeRules(BaseModel):
-    """Which clips the model makes. A frame count is valid if it is ``frame_stride * k + 1`` within the bounds."""
+    """Which clips the model makes. A frame count is valid if it is ``stride * k + offset`` within the bounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sizes: tuple[FrameSize, ...] = Field(min_length=1, description="Native sizes, the default first.")
     fps: PositiveInt
     frame_stride: PositiveInt
+    frame_offset: PositiveInt = 1
+    latent_stride: PositiveInt | None = Field(default=None, description="Frames per token, if not frame_stride.")
     min_frames: PositiveInt
     max_frames: PositiveInt
     overlap: NonNegativeInt = Field(
@@ -37,8 +39,8 @@ class ShapeRules(BaseModel):
     @model_validator(mode="after")
     def _bounds_are_valid_counts(self) -> ShapeRules:
         for frames in (self.min_frames, self.max_frames, self.overlap or 1):
-            if (frames - 1) % self.frame_stride:
-                raise ValueError(f"{frames} frames is not {self.frame_stride}k+1")
+            if frames > 1 and not self.is_valid(frames):
+                raise ValueError(f"{frames} frames is not {self.frame_rule}")
         if self.overlap >= self.min_frames:
             raise ValueError("the overlap leaves no room for new frames")
         return self
@@ -48,10 +50,22 @@ class ShapeRules(BaseModel):
         """The longest new clip."""
         return MAX_SECONDS if self.overlap else float(self.max_frames // self.fps)
 
+    @property
+    def frame_rule(self) -> str:
+        """Which counts of frames there are, as people write it: ``4k+1``."""
+        return f"{self.frame_stride}k+{self.frame_offset}"
+
+    def is_valid(self, frames: int) -> bool:
+        """Tell whether a count follows the rule, whatever the bounds."""
+        return (frames - self.frame_offset) % self.frame_stride == 0
+
+    def floored(self, frames: int) -> int:
+        """Return the largest count by the rule that is at most ``frames``."""
+        return frames - (frames - self.frame_offset) % self.frame_stride
+
     def frames_for(self, wanted: int) -> int:
         """Return the smallest valid count that is at least ``wanted``, within the bounds."""
-        steps = -(-(wanted - 1) // self.frame_stride)
-        return min(max(steps * self.frame_stride + 1, self.min_frames), self.max_frames)
+        return min(max(self.floored(wanted + self.frame_stride - 1), self.min_frames), self.max_frames)
 
     def windows_for(self, wanted: int, *, before: int = 0) -> tuple[Window, ...]:
         """Return the pieces in which to make ``wanted`` new frames that follow ``before`` frames.
@@ -70,13 +84,14 @@ class ShapeRules(BaseModel):
 
     def _overlap_after(self, frames: int) -> int:
         """Return how many of the last of ``frames`` a window goes on from."""
-        steps = (min(frames, self.overlap) - 1) // self.frame_stride
-        return steps * self.frame_stride + 1 if frames else 0
+        # What is given is encoded by itself, one frame and then as many as a latent stands for.
+        stride = self.latent_stride or self.frame_stride
+        return (min(frames, self.overlap) - 1) // stride * stride + 1 if frames else 0
 
     def tokens(self, shape: VideoShape) -> int:
         """Return how many tokens a window of this shape has, conditions not counted."""
-        side = self.pixels_per_token
-        return ((shape.frames - 1) // self.frame_stride + 1) * (shape.height // side) * (shape.width // side)
+        side, stride = self.pixels_per_token, self.latent_stride or self.frame_stride
+        return (-(-(shape.frames - 1) // stride) + 1) * (shape.height // side) * (shape.width // side)
 
     def nearest(self, width: int, height: int) -> FrameSize:
         """Return the native size whose aspect is closest."""

@@ -110,6 +110,9 @@ class GenerationRequest:
         source: The clip that this one edits or extends. An extension's ``delivery`` counts the source's frames too.
         references: Pictures of subjects that the clip shows, at whatever frame and place.
         windows: The pieces in which the new frames are made, one after the other; empty for all in one go.
+        guidance_scale_2: Guidance of the expert for low noise; the same as ``guidance_scale`` where there is but one.
+        flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
+        sound: Whether the clip gets the sound that the model makes.
     """
 
     prompt: str
@@ -123,6 +126,9 @@ class GenerationRequest:
     source: SourceClip | None = None
     references: tuple[Path, ...] = ()
     windows: tuple[Window, ...] = ()
+    guidance_scale_2: float = 1.0
+    flow_shift: float = 1.0
+    sound: bool = False
 
     @property
     def pieces(self) -> tuple[Window, ...]:

@@ -21,13 +21,9 @@ MAX_PRIORITY = 10
 # Parameters that other servers of this API take. Nothing here honours them yet, and nobody shall believe so.
 FOREIGN_PARAMETERS = frozenset(
     {
-        "aspect_ratio",
         "audio_reference",
         "enable_frame_interpolation",
         "extra_params",
-        "flow_shift",
-        "generate_sound",
-        "guidance_scale_2",
         "image_reference",
         "lora",
         "sound_duration",
@@ -35,6 +31,7 @@ FOREIGN_PARAMETERS = frozenset(
     }
 )
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 _WORD = 2**63 - 1
 
 
@@ -96,6 +93,15 @@ class Making(BaseModel):
     negative_prompt: Text | None = Field(default=None, description="a text that says what not to show")
     num_inference_steps: Count | None = Field(default=None, description="a number of denoising steps, such as 20")
     guidance_scale: Number | None = Field(default=None, description="a number such as 4.0; up to 1 means no guidance")
+    guidance_scale_2: Number | None = Field(
+        default=None, description="a number such as 3.0, for models with a second expert for low noise"
+    )
+    flow_shift: Number | None = Field(
+        default=None, description="a number such as 5.0, for models that let their noise levels be shifted"
+    )
+    generate_sound: bool | None = Field(
+        default=None, description="true or false; without it, models that make sound make it"
+    )
     priority: Priority | None = Field(default=None, description=_PRIORITY)
     metadata: Metadata | None = Field(default=None, description=_METADATA)
 
@@ -107,6 +113,9 @@ class Making(BaseModel):
             seed=self.seed,
             num_inference_steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
+            guidance_scale_2=self.guidance_scale_2,
+            flow_shift=self.flow_shift,
+            sound=self.generate_sound,
         )
 
 
@@ -123,6 +132,11 @@ class _Framed(Making):
     )
     width: Count | None = Field(default=None, description="a width in pixels, together with height; or use size")
     height: Count | None = Field(default=None, description="a height in pixels, together with width; or use size")
+    aspect_ratio: str | None = Field(
+        default=None,
+        pattern=rf"^{_RATIO.pattern}$",
+        description="WIDTH:HEIGHT such as '16:9', which picks the nearest size of the model; or use size",
+    )
     fps: Count | None = Field(default=None, description="a frame rate that the model makes, such as 8")
     num_frames: Count | None = Field(default=None, description="a number of frames that the model makes")
 
@@ -139,6 +153,8 @@ class _Framed(Making):
             )
         if self.size and self.width is not None and self.size != f"{self.width}x{self.height}":
             raise conflict("size", f"size {self.size} contradicts width and height: give one of the two.")
+        if self.aspect_ratio is not None and (self.size is not None or self.width is not None):
+            raise conflict("aspect_ratio", "size says the proportions already: leave out aspect_ratio.")
         if self.seconds is not None and self.num_frames is not None:
             raise conflict("num_frames", "seconds and num_frames both say how long the clip is: give one of the two.")
         return self
@@ -146,7 +162,15 @@ class _Framed(Making):
     def wish(self) -> Wish:
         """Return what was asked for, in the models' words."""
         wish = super().wish()
-        return replace(wish, size=self._pixels(), seconds=self.seconds, num_frames=self.num_frames, fps=self.fps)
+        ratio = _RATIO.fullmatch(self.aspect_ratio or "")
+        return replace(
+            wish,
+            size=self._pixels(),
+            aspect_ratio=(int(ratio[1]), int(ratio[2])) if ratio else None,
+            seconds=self.seconds,
+            num_frames=self.num_frames,
+            fps=self.fps,
+        )
 
     def _pixels(self) -> tuple[int, int] | None:
         if self.width is not None and self.height is not None:

@@ -131,3 +131,71 @@ def test_crop_share_counts_what_is_lost() -> None:
     assert crop_share(native, 320, 192) == 0
     assert crop_share(native, 1280, 720) == pytest.approx(0.0625)
     assert crop_share(native, 100, 100) == pytest.approx(0.4)
+
+
+def sampled(**changes: Any) -> ModelCard:
+    """Return the card with another sampling; ``audio=True`` lets it make sound."""
+    able = CARD.capabilities | {"audio"} if changes.pop("audio", False) else CARD.capabilities
+    return CARD.model_copy(update={"sampling": CARD.sampling.model_copy(update=changes), "capabilities": able})
+
+
+@pytest.mark.parametrize(
+    ("wish", "guidances"),
+    [
+        ({}, (3.0, 2.0)),
+        ({"guidance_scale": 5.0}, (5.0, 5.0)),
+        ({"guidance_scale_2": 4.0}, (3.0, 4.0)),
+        ({"guidance_scale": 5.0, "guidance_scale_2": 4.0}, (5.0, 4.0)),
+    ],
+)
+def test_a_model_with_two_experts_guides_each(wish: dict[str, float], guidances: tuple[float, float]) -> None:
+    request = sampled(guidance_scale=3.0, guidance_scale_2=2.0).resolve(Wish("a ball", **wish)).request
+    assert (request.guidance_scale, request.guidance_scale_2) == guidances
+
+
+def test_a_model_with_one_expert_has_one_guidance() -> None:
+    request = CARD.resolve(Wish("a ball", guidance_scale=5.0)).request
+    assert request.guidance_scale_2 == request.guidance_scale == 5.0
+
+
+@pytest.mark.parametrize(
+    ("card", "wish", "param"),
+    [
+        (CARD, {"guidance_scale_2": 3.0}, "guidance_scale_2"),
+        (sampled(guidance_scale_2=2.0), {"guidance_scale_2": 21.0}, "guidance_scale_2"),
+        (CARD, {"flow_shift": 3.0}, "flow_shift"),
+        (sampled(flow_shift=3.0), {"flow_shift": 0.0}, "flow_shift"),
+        (sampled(flow_shift=3.0), {"flow_shift": 20.5}, "flow_shift"),
+        (CARD, {"sound": True}, "generate_sound"),
+        (CARD, {"aspect_ratio": (3, 1)}, "aspect_ratio"),
+    ],
+)
+def test_what_a_model_does_not_honour_is_refused_by_name(card: ModelCard, wish: dict[str, Any], param: str) -> None:
+    with pytest.raises(PipelineError) as error:
+        card.resolve(Wish("a ball", **wish))
+    assert error.value.param == param
+
+
+@pytest.mark.parametrize(("audio", "wanted", "made"), [(True, None, True), (True, False, False), (False, None, False)])
+def test_sound_is_made_by_whoever_can_unless_it_is_not_wanted(*, audio: bool, wanted: bool | None, made: bool) -> None:
+    assert sampled(audio=audio).resolve(Wish("a ball", sound=wanted)).request.sound == made
+
+
+@pytest.mark.parametrize(("ratio", "size"), [((16, 9), "160x96"), ((9, 16), "96x160"), ((3, 2), "160x96")])
+def test_an_aspect_ratio_picks_the_nearest_size_and_scales_nothing(ratio: tuple[int, int], size: str) -> None:
+    resolved = CARD.resolve(Wish("a ball", aspect_ratio=ratio))
+    assert resolved.request.shape.size == resolved.request.delivery.size == size
+    assert not any("scaled" in warning for warning in resolved.warnings)
+
+
+@pytest.mark.parametrize(
+    ("stride", "offset", "seconds", "made"),
+    [(4, 1, 5, 121), (8, 1, 5, 121), (17, 5, 5, 124), (17, 5, 10, 243), (6, 1, 3, 73)],
+)
+def test_frames_follow_whichever_rule_the_card_names(stride: int, offset: int, seconds: int, made: int) -> None:
+    rules = {"fps": 24, "frame_stride": stride, "frame_offset": offset, "overlap": 0, "min_frames": stride + offset}
+    shape = CARD.shape.model_copy(update={**rules, "max_frames": 60 * stride + offset})
+    card = CARD.model_copy(update={"shape": shape, "capabilities": CARD.capabilities - {"extend"}})
+    assert card.resolve(Wish("a ball", seconds=seconds)).request.shape.frames == made
+    with pytest.raises(UnsupportedShape, match=rf"{stride}k\+{offset}.* closest to {made + 1} is {made}"):
+        card.resolve(Wish("a ball", num_frames=made + 1))
