@@ -162,7 +162,7 @@ class ModelCard(BaseModel):
             UnsupportedOption: A parameter is out of range or not honoured by this model.
         """
         warnings: list[str] = []
-        self._check_conditions(wish.conditions)
+        self._check_conditions(wish)
         self._check_references(wish.references)
         self._check_source(wish, warnings)
         self._check_fps(wish.fps)
@@ -287,13 +287,17 @@ class ModelCard(BaseModel):
         if fps is not None and fps != self.shape.fps:
             raise UnsupportedShape(f"{self.id} makes {self.shape.fps} frames per second, not {fps}.", param="fps")
 
-    def _check_conditions(self, conditions: tuple[ImageCondition, ...]) -> None:
-        for condition in conditions:
+    def _check_conditions(self, wish: Wish) -> None:
+        for condition in wish.conditions:
             needed: Capability = "first_frame" if condition.frame == 0 else "last_frame"
             if needed not in self.capabilities:
-                raise MissingCapability(
-                    f"{self.id} takes no reference image.", param="input_reference", capability=needed
-                )
+                what = "reference image" if needed == "first_frame" else "picture but the first"
+                raise MissingCapability(f"{self.id} takes no {what}.", param="input_reference", capability=needed)
+        first = any(condition.frame == 0 for condition in wish.conditions)
+        if "text" not in self.capabilities and wish.source is None and not first:
+            raise MissingCapability(
+                f"{self.id} needs a picture to start from.", param="input_reference", capability="text"
+            )
 
     def _check_references(self, references: tuple[Path, ...]) -> None:
         if references and not self.max_references:

@@ -7,9 +7,11 @@ every clip: here it stays until another part needs the room.
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +28,7 @@ from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
+Q = TypeVar("Q", bound=diffusers.DiffusionPipeline)
 
 # What goes wrong when a checkpoint lacks a file, or has one that is cut short or of another model.
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError)
@@ -82,6 +85,14 @@ class Host(Generic[P]):
             raise
         except _UNREADABLE as error:
             raise WeightsMissing(f"The weights of {card.id} cannot be read: {error}") from error
+
+    def sibling(self, kind: type[Q], **options: object) -> Q:
+        """Return another pipeline of the same parts, on the same device; ``options`` are what it takes beside them."""
+        theirs = inspect.signature(kind.__init__).parameters
+        parts = {name: part for name, part in self.pipe.components.items() if name in theirs}
+        made = _on_device(kind(**parts | options), self.plan.device)
+        made.set_progress_bar_config(disable=True)
+        return made
 
     @contextmanager
     def stage(self, what: str, *parts: str) -> Generator[torch.device]:
@@ -160,13 +171,29 @@ class Host(Generic[P]):
                 offload_blocks(part, plan)
             elif plan.offload is Offload.NONE and not self._stays_on_cpu(name):
                 part.to(plan.device)
+        if plan.offload is Offload.MODEL and len(self._denoisers()) > 1:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Let each of several denoisers come to the device when it is called, in the place of the one before."""
+        experts = self._denoisers()
+
+        def come(name: str, *_: object) -> None:
+            for other in experts:
+                self._modules()[other].to(self.plan.device if other == name else "cpu")
+
+        for name in experts:
+            self._modules()[name].register_forward_pre_hook(partial(come, name))
 
     def _bring(self, wanted: tuple[str, ...]) -> None:
         """Move parts to the device; those that are not needed make room first."""
         if self.plan.offload is Offload.NONE:
             return
-        hooked = self._denoisers() if self.plan.offload is not Offload.MODEL else []
-        moved = {name: part for name, part in self._modules().items() if name not in hooked}
+        experts = self._denoisers()
+        themselves = experts if self.plan.offload is not Offload.MODEL or len(experts) > 1 else []
+        moved = {name: part for name, part in self._modules().items() if name not in themselves}
+        if not set(wanted) & set(experts) and self.plan.offload is Offload.MODEL:
+            moved |= {name: self._modules()[name] for name in experts}
         for name, part in moved.items():
             if name not in wanted:
                 part.to("cpu")

@@ -1,16 +1,25 @@
 """Every card that ships can be used as it stands."""
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.card import ModelCard, Wish
 from pipelines.registry import load_registry
+from pipelines.types import ImageCondition
 
 REGISTRY = load_registry()
 
 
+def wish(card: ModelCard, size: tuple[int, int] | None = None) -> Wish:
+    """Return as little as the card needs to be told."""
+    pictures = () if "text" in card.capabilities else (ImageCondition(Path("unread.png")),)
+    return Wish("a red ball", size=size, conditions=pictures)
+
+
 @pytest.mark.parametrize("card", REGISTRY.cards.values(), ids=lambda card: card.id)
 def test_a_card_resolves_its_own_defaults(card: ModelCard) -> None:
-    request = card.resolve(Wish(prompt="a red ball")).request
+    request = card.resolve(wish(card)).request
     assert request.shape.size == str(card.shape.sizes[0])
     assert card.shape.frames_for(request.shape.frames) == request.shape.frames
     assert request.num_inference_steps == card.sampling.num_inference_steps
@@ -19,7 +28,7 @@ def test_a_card_resolves_its_own_defaults(card: ModelCard) -> None:
 @pytest.mark.parametrize("card", REGISTRY.cards.values(), ids=lambda card: card.id)
 def test_a_card_makes_each_of_its_native_sizes_without_scaling(card: ModelCard) -> None:
     for size in card.shape.sizes:
-        resolved = card.resolve(Wish(prompt="a red ball", size=(size.width, size.height)))
+        resolved = card.resolve(wish(card, (size.width, size.height)))
         assert resolved.request.shape.size == resolved.request.delivery.size == str(size)
 
 

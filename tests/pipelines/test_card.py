@@ -148,7 +148,7 @@ def sampled(**changes: Any) -> ModelCard:
         ({"guidance_scale": 5.0, "guidance_scale_2": 4.0}, (5.0, 4.0)),
     ],
 )
-def test_a_model_with_two_experts_guides_each(wish: dict[str, float], guidances: tuple[float, float]) -> None:
+def test_a_model_with_two_experts_guides_each(wish: dict[str, Any], guidances: tuple[float, float]) -> None:
     request = sampled(guidance_scale=3.0, guidance_scale_2=2.0).resolve(Wish("a ball", **wish)).request
     assert (request.guidance_scale, request.guidance_scale_2) == guidances
 

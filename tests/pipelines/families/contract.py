@@ -1,0 +1,339 @@
+"""What every family must do, run on a tiny checkpoint with random weights in the published layout.
+
+A family's test makes a subclass for each kind of checkpoint, which says how to build one and how diffusers would be
+called by hand. What a card is not capable of is skipped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.base import VideoPipeline
+from pipelines.card import ModelCard, Wish
+from pipelines.engine import generate
+from pipelines.errors import BadOutput, Cancelled, UnsupportedOption, WeightsMissing
+from pipelines.plan import MemoryPlan, Offload
+from pipelines.registry import family_of, load_registry
+from pipelines.shapes import FrameSize
+from pipelines.types import (
+    NOTHING_GIVEN,
+    Clip,
+    Frames,
+    GenerationRequest,
+    Given,
+    ImageCondition,
+    Progress,
+    Sketch,
+    SourceClip,
+    Stage,
+    VideoShape,
+)
+
+CPU = MemoryPlan("cpu")
+WORDS = ["red", "blue", "ball", "night", "grass", "a", "on", "the"]
+
+
+def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
+    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed."""
+    card = load_registry().cards[card_id]
+    shape = card.shape.model_copy(
+        update={
+            "sizes": tuple(FrameSize(width=width, height=height) for width, height in sizes),
+            "min_frames": frames[0],
+            "max_frames": frames[1],
+            "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
+        }
+    )
+    return card.model_copy(update={"shape": shape, "options": {**card.options, **options}})
+
+
+@cache
+def _picture(folder: Path, colour: str) -> Path:
+    path = folder / f"{colour}.png"
+    Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(path)
+    Image.blend(Image.open(path), Image.new("RGB", (96, 64), colour), 0.6).save(path)
+    return path
+
+
+class FamilyContract(ABC):
+    """Subclasses are collected as tests; ``card`` and ``build`` say what for."""
+
+    card: ModelCard
+    steps = 3
+
+    @classmethod
+    @abstractmethod
+    def build(cls, folder: Path) -> None:
+        """Save a tiny checkpoint in the published layout."""
+
+    @classmethod
+    @abstractmethod
+    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
+        """Return the latents of one plain call of diffusers, as our ``denoise`` returns them."""
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp("tiny")
+        cls.build(folder)
+        return folder
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pipeline(cls, checkpoint: Path) -> Iterator[VideoPipeline[Any, Any]]:
+        loaded = cls.load(checkpoint)
+        yield loaded
+        loaded.close()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def album(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("album")
+
+    @classmethod
+    def load(cls, checkpoint: Path, plan: MemoryPlan = CPU) -> VideoPipeline[Any, Any]:
+        return family_of(cls.card).load(cls.card, checkpoint, plan)
+
+    def wish(self, album: Path, prompt: str = "red ball", seed: int = 1, **changes: Any) -> GenerationRequest:
+        """Return the smallest request; a model that cannot do without a picture gets one."""
+        values: dict[str, Any] = {"num_inference_steps": self.steps, "seed": seed}
+        if not changes.keys() & {"num_frames", "seconds", "source"}:
+            values["num_frames"] = self.card.shape.min_frames
+        if "text" not in self.card.capabilities:
+            values["conditions"] = (ImageCondition(_picture(album, "red")),)
+        return self.card.resolve(Wish(prompt, **values | changes)).request
+
+    def clip(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest) -> Clip:
+        return generate(pipeline, request, lambda _: None)
+
+    def made(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest) -> Frames:
+        return np.concatenate(list(self.clip(pipeline, request).chunks))
+
+    def latents(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest, given: Given = NOTHING_GIVEN):
+        return pipeline.denoise(request, pipeline.encode(request), given, lambda _: None)
+
+    def needs(self, capability: str) -> None:
+        if capability not in self.card.capabilities:
+            pytest.skip(f"the card does not say {capability}")
+
+    # -- what every model does ------------------------------------------------------------------------------------
+
+    def test_a_clip_has_exactly_the_shape_that_was_asked_for(self, pipeline: Any, album: Path) -> None:
+        rules = self.card.shape
+        for size in rules.sizes:
+            for frames in {rules.min_frames, rules.min_frames + rules.frame_stride}:
+                clip = self.made(pipeline, self.wish(album, size=(size.width, size.height), num_frames=frames))
+                assert clip.shape == (frames, size.height, size.width, 3)
+                assert clip.dtype == np.uint8
+
+    def test_the_seed_decides_and_nothing_before_it_does(self, pipeline: Any, album: Path) -> None:
+        first, other, again = (self.made(pipeline, self.wish(album, seed=seed)) for seed in (1, 2, 1))
+        assert (first == again).all()
+        assert (first != other).any()
+
+    def test_the_prompt_and_the_number_of_steps_reach_the_model(self, pipeline: Any, album: Path) -> None:
+        before = self.latents(pipeline, self.wish(album))
+        for changes in ({"prompt": "blue night"}, {"num_inference_steps": self.steps + 1}):
+            assert not _equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
+
+    def test_guidance_and_negative_prompts_reach_the_model(self, pipeline: Any, album: Path) -> None:
+        self.needs("negative_prompt")
+        before = self.latents(pipeline, self.wish(album, guidance_scale=4.0))
+        for changes in ({"guidance_scale": 7.0}, {"guidance_scale": 4.0, "negative_prompt": "blue night"}):
+            assert not _equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
+
+    def test_a_negative_prompt_that_would_be_ignored_is_refused(self, album: Path) -> None:
+        if "negative_prompt" in self.card.capabilities:
+            pytest.skip("the card honours it")
+        with pytest.raises(UnsupportedOption):
+            self.wish(album, negative_prompt="blue")
+
+    def test_stages_equal_one_plain_call_of_diffusers(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+        guidances = [1.0, 4.0] if "negative_prompt" in self.card.capabilities else [self.card.sampling.guidance_scale]
+        for guidance in guidances:
+            changes = {"negative_prompt": "blue"} if guidance > 1 and len(guidances) > 1 else {}
+            request = self.wish(album, guidance_scale=guidance, **changes)
+            pictures = {c.frame: Image.open(c.path) for c in request.conditions}
+            expected = self.plain(checkpoint, request, {frame: _fit(p, request) for frame, p in pictures.items()})
+            assert _equal(self.latents(pipeline, request), expected), f"guidance {guidance}"
+
+    def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(self, pipeline: Any, album: Path) -> None:
+        before = self.made(pipeline, self.wish(album))
+        seen: list[Progress] = []
+
+        def report(progress: Progress) -> None:
+            seen.append(progress)
+            if progress == Progress(Stage.DENOISE, 2, self.steps):
+                raise Cancelled("enough")
+
+        with pytest.raises(Cancelled):
+            generate(pipeline, self.wish(album), report)
+        assert seen[-1] == Progress(Stage.DENOISE, 2, self.steps)
+        assert (self.made(pipeline, self.wish(album)) == before).all()
+
+    def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+        offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.GROUP))
+        assert (self.made(offloaded, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        offloaded.close()
+
+    def test_parts_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+        offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL))
+        assert (self.made(offloaded, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        offloaded.close()
+
+    def test_tiles_make_a_clip_of_the_same_shape(self, checkpoint: Path, album: Path) -> None:
+        tiled = self.load(checkpoint, MemoryPlan("cpu", tiled=True))
+        assert len(self.made(tiled, self.wish(album))) == self.card.shape.min_frames
+        tiled.close()
+
+    def test_values_that_are_not_numbers_are_never_a_clip(self, checkpoint: Path, album: Path) -> None:
+        broken = self.load(checkpoint)
+        for parameter in self.denoiser(broken).parameters():
+            parameter.data.fill_(float("nan"))
+        with pytest.raises(BadOutput, match="not finite"):
+            self.made(broken, self.wish(album))
+        broken.close()
+
+    def denoiser(self, pipeline: Any) -> torch.nn.Module:
+        return pipeline._host.pipe.transformer
+
+    def test_a_checkpoint_that_is_not_there_or_cut_short_is_said_to_be_so(
+        self, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(WeightsMissing):
+            self.load(tmp_path)
+        for part in checkpoint.rglob("*"):
+            copy = tmp_path / part.relative_to(checkpoint)
+            copy.mkdir(parents=True, exist_ok=True) if part.is_dir() else copy.write_bytes(part.read_bytes())
+        weights = next((tmp_path / "transformer").glob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(WeightsMissing):
+            self.load(tmp_path)
+
+    def test_options_that_the_family_does_not_know_are_an_error(self, checkpoint: Path) -> None:
+        card = self.card.model_copy(update={"options": {**self.card.options, "shcedule": "linear"}})
+        with pytest.raises(ValueError, match="shcedule"):
+            family_of(card).load(card, checkpoint, CPU)
+
+    def test_sketches_are_small_frames_of_the_clip(self, pipeline: Any, album: Path) -> None:
+        sketches: list[Sketch] = []
+        request = self.wish(album)
+        list(generate(pipeline, request, lambda _: None, sketches.append).chunks)
+        painted = [sketch() for sketch in sketches]
+        assert len(painted) == self.steps
+        shown = [frames for frames in painted if frames is not None]
+        if not shown:
+            pytest.skip("the family paints none")
+        ratio = request.shape.width / request.shape.height
+        for frames in shown:
+            assert frames.dtype == np.uint8
+            assert frames.shape[2] / frames.shape[1] == pytest.approx(ratio)
+
+    # -- what some do ---------------------------------------------------------------------------------------------
+
+    def test_a_picture_decides_the_clip(self, pipeline: Any, album: Path) -> None:
+        self.needs("first_frame")
+        red, blue = (
+            self.latents(pipeline, self.wish(album, conditions=(ImageCondition(_picture(album, colour)),)))
+            for colour in ("red", "blue")
+        )
+        assert not _equal(red, blue)
+
+    def test_a_last_picture_decides_the_clip(self, pipeline: Any, album: Path) -> None:
+        self.needs("last_frame")
+        first = ImageCondition(_picture(album, "red"))
+        last = self.card.shape.min_frames - 1
+        red, blue = (
+            self.latents(
+                pipeline,
+                self.wish(album, conditions=(first, ImageCondition(_picture(album, colour), frame=last))),
+            )
+            for colour in ("red", "blue")
+        )
+        assert not _equal(red, blue)
+
+    def test_a_subject_is_seen_and_is_no_part_of_the_clip(self, pipeline: Any, album: Path) -> None:
+        self.needs("references")
+        plain = self.made(pipeline, self.wish(album))
+        red, blue = (
+            self.made(pipeline, self.wish(album, references=(_picture(album, colour),))) for colour in ("red", "blue")
+        )
+        assert plain.shape == red.shape
+        assert (red != plain).any()
+        assert (red != blue).any()
+
+    def test_a_model_that_needs_a_picture_says_so(self, album: Path) -> None:
+        if "text" in self.card.capabilities:
+            pytest.skip("the card does without")
+        with pytest.raises(UnsupportedOption, match="needs a picture") as error:
+            self.wish(album, conditions=())
+        assert error.value.param == "input_reference"
+
+    def test_a_window_goes_on_from_the_frames_that_are_there(self, pipeline: Any, album: Path) -> None:
+        self.needs("extend")
+        overlap = self.card.shape.overlap
+        near, far = (
+            self.latents(pipeline, self.wish(album), Given(before=self.footage(overlap, start=start)))
+            for start in (0, 9)
+        )
+        assert not _equal(near, far)
+
+    def test_an_edit_without_a_change_is_its_source_and_the_seed_decides(self, pipeline: Any, album: Path) -> None:
+        self.needs("edit")
+        size = self.card.shape.sizes[0]
+        shape = VideoShape(self.card.shape.min_frames, size.height, size.width, self.card.shape.fps)
+        given = Given(edited=self.footage(shape.frames))
+
+        def edit(prompt: str, seed: int = 1) -> torch.Tensor:
+            source = SourceClip(Path("unread.mp4"), shape, "edit", "red ball")
+            values = {"source": source, "guidance_scale": 3.0, "negative_prompt": ""}
+            return self.latents(pipeline, self.wish(album, prompt, seed, **values), given)
+
+        same, changed, other, again = edit("red ball"), edit("blue night"), edit("blue night", 2), edit("blue night")
+        assert _equal(changed, again)
+        assert not _equal(changed, other)
+        assert (changed - same).abs().max() > 10 * (edit("red ball", 2) - same).abs().max()
+
+    def test_sound_is_as_long_as_the_clip(self, pipeline: Any, album: Path) -> None:
+        self.needs("audio")
+        request = self.wish(album)
+        audio = self.clip(pipeline, request).audio
+        assert audio is not None
+        assert audio.samples.dtype == np.float32
+        seconds = audio.samples.shape[1] / audio.rate
+        assert abs(seconds - request.shape.seconds) <= 1 / request.shape.fps
+        assert self.clip(pipeline, self.wish(album, sound=False)).audio is None
+
+    def footage(self, frames: int, *, start: int = 0) -> Frames:
+        """Return a bar that moves over a gradient, at the card's first size."""
+        size = self.card.shape.sizes[0]
+        clip = np.zeros((frames, size.height, size.width, 3), dtype=np.uint8)
+        clip[..., 1] = np.linspace(40, 200, size.width).astype(np.uint8)
+        for index in range(frames):
+            clip[index, :, start + index : start + index + size.width // 4] = (220, 60, 30)
+        return clip
+
+
+def _fit(picture: Image.Image, request: GenerationRequest) -> Image.Image:
+    from PIL import ImageOps
+
+    return ImageOps.fit(picture.convert("RGB"), (request.shape.width, request.shape.height), Image.Resampling.LANCZOS)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Compare latents, whatever they are made of, to the bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return all(_equal(a, b) for a, b in zip(one, other, strict=True) if a is not None)
