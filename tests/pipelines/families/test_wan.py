@@ -18,11 +18,12 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, 
 
 from pipelines.families.wan import Pipeline
 from pipelines.types import GenerationRequest
-from tests.pipelines.families import tokenizers
+from tests.pipelines.families import vocabularies
 from tests.pipelines.families.contract import FamilyContract, tiny
 
 SIZES = ((96, 64), (64, 96))
 FRAMES = (9, 17)
+TOKENS = 32
 
 
 def text_encoder(words: int) -> UMT5EncoderModel:
@@ -73,6 +74,7 @@ def arguments(request: GenerationRequest) -> dict[str, Any]:
         "guidance_scale": request.guidance_scale,
         "generator": torch.Generator().manual_seed(request.seed),
         "output_type": "latent",
+        "max_sequence_length": TOKENS,
     }
 
 
@@ -86,7 +88,7 @@ class WanContract(FamilyContract):
 
     @classmethod
     def build(cls, folder: Path) -> None:
-        words = tokenizers.t5()
+        words = vocabularies.t5()
         parts = {"tokenizer": words, "text_encoder": text_encoder(len(words)), "scheduler": scheduler(cls.shift)}
         cls.kind(**parts | cls.parts()).save_pretrained(folder)
 
@@ -106,11 +108,11 @@ class WanContract(FamilyContract):
 
 
 class TestText(WanContract):
-    card = tiny("wan2.1-t2v-1.3b", SIZES, FRAMES)
+    card = tiny("wan2.1-t2v-1.3b", SIZES, FRAMES, max_sequence_length=TOKENS)
 
 
 class TestTwoExperts(WanContract):
-    card = tiny("wan2.2-t2v-a14b", SIZES, FRAMES)
+    card = tiny("wan2.2-t2v-a14b", SIZES, FRAMES, max_sequence_length=TOKENS)
     shift = 5.0
 
     @classmethod
@@ -127,7 +129,7 @@ class TestTwoExperts(WanContract):
 
 
 class TestImage(WanContract):
-    card = tiny("wan2.1-i2v-14b-480p", SIZES, FRAMES)
+    card = tiny("wan2.1-i2v-14b-480p", SIZES, FRAMES, max_sequence_length=TOKENS)
     kind = WanImageToVideoPipeline
 
     @classmethod
@@ -145,7 +147,7 @@ class TestImage(WanContract):
 
 
 class TestImageWithTwoExperts(WanContract):
-    card = tiny("wan2.2-i2v-a14b", SIZES, FRAMES)
+    card = tiny("wan2.2-i2v-a14b", SIZES, FRAMES, max_sequence_length=TOKENS)
     kind = WanImageToVideoPipeline
     shift = 5.0
 
@@ -162,7 +164,7 @@ class TestImageWithTwoExperts(WanContract):
 
 
 class TestEither(WanContract):
-    card = tiny("wan2.2-ti2v-5b", SIZES, FRAMES)
+    card = tiny("wan2.2-ti2v-5b", SIZES, FRAMES, max_sequence_length=TOKENS)
     shift = 5.0
 
     @classmethod
@@ -186,7 +188,7 @@ class TestEither(WanContract):
 
 
 class TestVace(WanContract):
-    card = tiny("wan2.1-vace-1.3b", SIZES, FRAMES)
+    card = tiny("wan2.1-vace-1.3b", SIZES, FRAMES, max_sequence_length=TOKENS)
     kind = WanVACEPipeline
 
     @classmethod
