@@ -31,7 +31,7 @@ def models_table() -> str:
     for card in registry.cards.values():
         aliases = ", ".join(f"`{alias}`" for alias, cards in registry.aliases.items() if card.id in cards)
         sizes = ", ".join(str(size) for size in card.shape.sizes)
-        longest = card.shape.max_seconds:g
+        longest = f"{card.shape.max_seconds:g}"
         takes = ", ".join(sorted(capability.replace("_", " ") for capability in card.capabilities))
         licence = f"[{card.licence.id}]({card.licence.url})"
         lines.append(
