@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +21,8 @@ from pydantic import (
 
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
-from pipelines.types import DType, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
+from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
+from pipelines.wish import Resolved, Wish
 
 Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend"]
 
@@ -31,6 +32,7 @@ MIN_SIDE, MAX_SIDE = 64, 2048
 # A size may be reached by cropping at most this share of the native picture; more would cut the subject.
 MAX_CROP = 0.25
 MAX_SEED = 2**32 - 1
+PICTURE_PARAMS = {"first_frame": "input_reference", "last_frame": "last_frame"}
 MAX_FLOW_SHIFT = 20.0
 MAX_PROMPT = 32_000
 
@@ -89,41 +91,6 @@ class Weights(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What somebody asked for. None means that the card decides; this is the one place where it may."""
-
-    prompt: str
-    negative_prompt: str | None = None
-    size: tuple[int, int] | None = None
-    """Width and height of the file."""
-    seconds: float | None = None
-    num_frames: int | None = None
-    fps: int | None = None
-    seed: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    guidance_scale_2: float | None = None
-    flow_shift: float | None = None
-    sound: bool | None = None
-    aspect_ratio: tuple[int, int] | None = None
-    """Width to height, for whom no size is given."""
-    conditions: tuple[ImageCondition, ...] = ()
-    source: SourceClip | None = None
-    """What to edit or to extend; ``seconds`` and ``num_frames`` are then the length of what is new."""
-    strength: float | None = None
-    """How far an edit may go from its source."""
-    references: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A request, and in which points it differs from the wish."""
-
-    request: GenerationRequest
-    warnings: tuple[str, ...]
-
-
 class ModelCard(BaseModel):
     """One model. A misspelt key is an error, not a default."""
 
@@ -137,6 +104,9 @@ class ModelCard(BaseModel):
     shape: ShapeRules
     sampling: Sampling
     capabilities: frozenset[Capability]
+    requires: frozenset[Literal["first_frame", "last_frame"]] = Field(
+        default=frozenset(), description="Pictures without which the model makes nothing."
+    )
     max_references: NonNegativeInt = Field(default=0, description="How many given characters a clip can show.")
     created: PositiveInt = Field(description="Unix time of the weights' publication.")
     options: dict[str, JsonValue] = Field(default_factory=dict, description="What only the family understands.")
@@ -169,6 +139,8 @@ class ModelCard(BaseModel):
         width, height = self._size(wish, warnings)
         native = self.shape.nearest(width, height)
         new, delivered = self._frames(wish, warnings)
+        if wish.source is None:
+            new = delivered = self._whole(wish.conditions, new, warnings)
         windows = self._windows(new, wish.source, warnings)
         if (width, height) != (native.width, native.height):
             warnings.append(f"generated at {native} and scaled to {width}x{height}")
@@ -183,7 +155,7 @@ class ModelCard(BaseModel):
             guidance_scale_2=self._guidance_2(wish),
             flow_shift=self._flow_shift(wish.flow_shift),
             sound=self._sound(wish.sound),
-            conditions=wish.conditions,
+            conditions=tuple(c if c.frame >= 0 else replace(c, frame=new - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
             windows=windows if wish.source or len(windows) > 1 else (),
@@ -288,16 +260,24 @@ class ModelCard(BaseModel):
             raise UnsupportedShape(f"{self.id} makes {self.shape.fps} frames per second, not {fps}.", param="fps")
 
     def _check_conditions(self, wish: Wish) -> None:
-        for condition in wish.conditions:
-            needed: Capability = "first_frame" if condition.frame == 0 else "last_frame"
-            if needed not in self.capabilities:
-                what = "reference image" if needed == "first_frame" else "picture but the first"
-                raise MissingCapability(f"{self.id} takes no {what}.", param="input_reference", capability=needed)
-        first = any(condition.frame == 0 for condition in wish.conditions)
-        if "text" not in self.capabilities and wish.source is None and not first:
-            raise MissingCapability(
-                f"{self.id} needs a picture to start from.", param="input_reference", capability="text"
-            )
+        given = {("first_frame" if condition.frame == 0 else "last_frame") for condition in wish.conditions}
+        for capability in sorted(given - self.capabilities):
+            param = PICTURE_PARAMS[capability]
+            what = "reference image" if capability == "first_frame" else "picture for its last frame"
+            raise MissingCapability(f"{self.id} takes no {what}.", param=param, capability=capability)
+        if wish.source is None:
+            for missing in sorted(self.requires - given):
+                what = missing.replace("_", " ")
+                message = f"{self.id} needs a picture for its {what}."
+                raise MissingCapability(message, param=PICTURE_PARAMS[missing], capability="text")
+
+    def _whole(self, conditions: tuple[ImageCondition, ...], wanted: int, warnings: list[str]) -> int:
+        """Return how many frames to deliver: all that are made if the last of them is a given picture."""
+        made = self.shape.frames_for(wanted)
+        if made == wanted or all(condition.frame != LAST for condition in conditions):
+            return wanted
+        warnings.append(f"{made} frames instead of {wanted}, so that the last one is the picture that was given")
+        return made
 
     def _check_references(self, references: tuple[Path, ...]) -> None:
         if references and not self.max_references:

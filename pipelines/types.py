@@ -41,13 +41,17 @@ class VideoShape(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
+LAST = -1
+
+
 @dataclass(frozen=True)
 class ImageCondition:
     """A picture that the clip must pass through.
 
     Attributes:
         path: The image file; owned by whoever made the request, read when the clip is encoded.
-        frame: Index of the frame that it fixes; 0 is the first.
+        frame: Index of the frame that it fixes; 0 is the first. ``LAST`` stands for the last in a wish, where nobody
+            knows yet how many there will be; a request has its number.
         fit: How it is brought to the clip's size: cropped to cover it, padded to be contained, or refused
             unless it matches exactly.
     """

@@ -146,7 +146,7 @@ def _shown(fields: Fields, caller: Caller, services: Services) -> tuple[BinaryIO
         message = "video and image both show the character: give one of the two."
         raise InvalidRequest(message, param=IMAGE, code="conflicting_parameters")
     if image is not None:
-        file, param = picture_of(image, caller, services), IMAGE
+        file, param = picture_of(image, caller, services, IMAGE), IMAGE
     else:
         file, param = _clip_of(video, caller, services), clips.PARAM
     if file is None:

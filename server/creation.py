@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.card import MAX_SEED, ModelCard, Resolved, Wish
-from pipelines.types import ImageCondition, ImageFit
+from pipelines.types import LAST, ImageCondition, ImageFit
 from server import images
 from server.casting import CAST, CHARACTERS, cast_of, unnamed
 from server.errors import InvalidRequest
 from server.ids import new_id
 from server.jobs import Attempt, Job, JobId, JobStatus, new_job_id
 from server.parameters import Making, VideoCreate, VideoVariations
-from server.references import PICTURE, chunks, head_of, picture_of
+from server.references import LAST_FRAME, LAST_PICTURE, PICTURE, chunks, head_of, picture_of
 from server.validation import validated
 
 if TYPE_CHECKING:
@@ -25,40 +25,52 @@ if TYPE_CHECKING:
     from server.deps import Caller, Services
     from server.forms import Fields, Value
 
-MEDIA = {images.PARAM: PICTURE, CHARACTERS: CAST}
+# Which frame of the video a picture fixes, by the parameter that brings it.
+_FRAMES = {images.PARAM: 0, LAST_FRAME: LAST}
+MEDIA = {images.PARAM: PICTURE, LAST_FRAME: LAST_PICTURE, CHARACTERS: CAST}
 GROUP_PREFIX = "group_"
 # Videos of one request are this far apart, so that their ids sort by it: ids know microseconds.
 _APART_S = 2e-6
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The picture and the characters that a request brings along, before any of it belongs to a job."""
+class _Picture:
+    """A picture of a request: the parameter that brought it, its bytes, and the suffix of its kind."""
 
-    picture: BinaryIO | None
+    param: str
+    file: BinaryIO
     suffix: str
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The pictures and the characters that a request brings along, before any of it belongs to a job."""
+
+    pictures: tuple[_Picture, ...]
     fit: ImageFit
     characters: tuple[Character, ...]
 
     def conditions(self, job_id: JobId, services: Services) -> tuple[ImageCondition, ...]:
-        """Return the picture as the job will find it."""
-        if self.picture is None:
-            return ()
-        path = services.assets.input_path(job_id, f"{images.PARAM}{self.suffix}")
+        """Return the pictures as the job will find them."""
         # What matches the video exactly may still have to be scaled, if the model makes another size.
-        return (ImageCondition(path, fit="cover" if self.fit == "exact" else self.fit),)
+        fit = "cover" if self.fit == "exact" else self.fit
+        return tuple(
+            ImageCondition(services.assets.input_path(job_id, f"{p.param}{p.suffix}"), _FRAMES[p.param], fit)
+            for p in self.pictures
+        )
 
-    def check_size(self, width: int, height: int, job: Job) -> None:
+    def check_size(self, size: tuple[int, int], job: Job, param: str) -> None:
         """Refuse a picture that is to match the video and does not.
 
         Raises:
             InvalidRequest: It does not.
         """
         delivery = job.request.delivery
-        if self.fit == "exact" and (width, height) != (delivery.width, delivery.height):
+        if self.fit == "exact" and size != (delivery.width, delivery.height):
             message = "Inpaint image must match the requested width and height"
-            message = f"{message}: it is {width}x{height}, the video {delivery.size}. Or choose another reference_fit."
-            raise InvalidRequest(message, param=images.PARAM, code="image_size_mismatch")
+            it_is = f"it is {size[0]}x{size[1]}, the video {delivery.size}"
+            message = f"{message}: {it_is}. Or choose another reference_fit."
+            raise InvalidRequest(message, param=param, code="image_size_mismatch")
 
     def references(self, job_id: JobId, services: Services) -> tuple[Path, ...]:
         """Return the characters' pictures as the job will find them."""
@@ -138,17 +150,17 @@ class _Terms:
     group: str | None
 
 
-def _taken_from(fields: Fields) -> tuple[Value, Value]:
-    """Take the picture and the characters out of a request, so that what is left can be validated."""
-    return fields.pop(images.PARAM, None), fields.pop(CHARACTERS, None)
+def _taken_from(fields: Fields) -> Mapping[str, Value]:
+    """Take the pictures and the characters out of a request, so that what is left can be validated."""
+    return {name: fields.pop(name, None) for name in (*_FRAMES, CHARACTERS)}
 
 
-def _shown(brought: tuple[Value, Value], fit: ImageFit, caller: Caller, services: Services) -> _Shown:
-    characters = cast_of(brought[1], caller, services)
-    # Last, since it may have to be fetched from afar.
-    picture = picture_of(brought[0], caller, services)
-    suffix = images.suffix_of(head_of(picture)) if picture else ""
-    return _Shown(picture, suffix, fit, characters)
+def _shown(brought: Mapping[str, Value], fit: ImageFit, caller: Caller, services: Services) -> _Shown:
+    characters = cast_of(brought[CHARACTERS], caller, services)
+    # Last, since they may have to be fetched from afar.
+    files = {param: picture_of(brought[param], caller, services, param) for param in _FRAMES}
+    pictures = [_Picture(param, file, images.suffix_of(head_of(file), param)) for param, file in files.items() if file]
+    return _Shown(tuple(pictures), fit, characters)
 
 
 def _seeds(first: int | None, count: int) -> list[int]:
@@ -186,18 +198,18 @@ def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Te
 
 def _keep(shown: _Shown, jobs: Sequence[Job], services: Services) -> None:
     """Put what the jobs share into the folder of each."""
-    pictures = [services.characters.picture(character) for character in shown.characters]
-    first, size = None, (0, 0)
+    characters = [services.characters.picture(character) for character in shown.characters]
     for job in jobs:
-        for path, picture in zip(job.request.references, pictures, strict=True):
+        for path, picture in zip(job.request.references, characters, strict=True):
             services.assets.link_input(job.id, path.name, picture)
-        for condition in job.request.conditions:
-            if first is None and shown.picture is not None:
-                first = services.assets.save_input(job.id, condition.path.name, chunks(shown.picture))
-                size = images.check(first, services.settings.max_image_pixels)
-            elif first is not None:
-                services.assets.link_input(job.id, condition.path.name, first)
-            shown.check_size(*size, job)
+    for number, picture in enumerate(shown.pictures):
+        names = [job.request.conditions[number].path.name for job in jobs]
+        first = services.assets.save_input(jobs[0].id, names[0], chunks(picture.file))
+        size = images.check(first, services.settings.max_image_pixels, picture.param)
+        for job, name in zip(jobs[1:], names[1:], strict=True):
+            services.assets.link_input(job.id, name, first)
+        for job in jobs:
+            shown.check_size(size, job, picture.param)
 
 
 def draft(asked: Making, resolved: Resolved, job_id: JobId, created_at: float, *, model: str, card: ModelCard) -> Job:

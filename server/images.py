@@ -29,7 +29,7 @@ def kind_of(head: bytes) -> str | None:
     return None
 
 
-def suffix_of(head: bytes) -> str:
+def suffix_of(head: bytes, param: str = PARAM) -> str:
     """Return the file name's suffix for a picture that starts with ``head``; what the client calls it counts nothing.
 
     Raises:
@@ -37,7 +37,7 @@ def suffix_of(head: bytes) -> str:
     """
     suffix = kind_of(head)
     if suffix is None:
-        raise InvalidImage(f"input_reference is not an image that can be read. {_ACCEPTED}", param=PARAM)
+        raise InvalidImage(f"{param} is not an image that can be read. {_ACCEPTED}", param=param)
     return suffix
 
 

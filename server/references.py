@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from starlette.datastructures import UploadFile
 
-from server import images
 from server.errors import InvalidRequest
 from server.forms import Value, parse_object
 from server.retrieval import at_url, stored
@@ -15,28 +14,31 @@ from server.validation import Medium
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import JsonValue
+
     from server.deps import Caller, Services
 
 _CHUNK = 1 << 20
 _WAYS = 'Send the picture as a file part, or as {"file_id": "file-…"} or {"image_url": "https://… or data:…"}.'
 
-PICTURE = Medium(
-    "The first frame: a JPEG, PNG or WebP image; reference_fit says how it is brought to the clip's size",
-    {
-        "type": "object",
-        "properties": {
-            "file_id": {"type": "string", "description": "Id of a file with the purpose vision or user_data"},
-            "image_url": {"type": "string", "description": "An http, https or data: URL"},
-        },
-        "minProperties": 1,
-        "maxProperties": 1,
-        "additionalProperties": False,
+_REFERENCE: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "file_id": {"type": "string", "description": "Id of a file with the purpose vision or user_data"},
+        "image_url": {"type": "string", "description": "An http, https or data: URL"},
     },
-)
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+_FIT = "a JPEG, PNG or WebP image; reference_fit says how it is brought to the clip's size"
+PICTURE = Medium(f"The first frame: {_FIT}", _REFERENCE)
+LAST_FRAME = "last_frame"
+LAST_PICTURE = Medium(f"The last frame, for models that take one: {_FIT}", _REFERENCE)
 
 
-def picture_of(value: Value, caller: Caller, services: Services) -> BinaryIO | None:
-    """Return the bytes of the picture that ``input_reference`` means, wherever they are; None if there is none.
+def picture_of(value: Value, caller: Caller, services: Services, param: str) -> BinaryIO | None:
+    """Return the bytes of the picture that a parameter means, wherever they are; None if there is none.
 
     Raises:
         InvalidRequest: It means nothing that can be read.
@@ -47,12 +49,11 @@ def picture_of(value: Value, caller: Caller, services: Services) -> BinaryIO | N
         case UploadFile() as upload:
             return upload.file
         case {"image_url": str(url), **rest} if not rest:
-            return at_url(url, f"{images.PARAM}.image_url", services)
+            return at_url(url, f"{param}.image_url", services)
         case {"file_id": str(file_id), **rest} if not rest:
-            return stored(file_id, f"{images.PARAM}.file_id", caller, services)
+            return stored(file_id, f"{param}.file_id", caller, services)
         case _:
-            message = f"Invalid type for 'input_reference'. {_WAYS}"
-            raise InvalidRequest(message, param=images.PARAM, code="invalid_type")
+            raise InvalidRequest(f"Invalid type for '{param}'. {_WAYS}", param=param, code="invalid_type")
 
 
 def unwrapped(value: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -29,10 +30,10 @@ def quantize(transformer: Any, plan: MemoryPlan) -> None:
 
 def _int8(transformer: Any) -> None:
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415 - an optional package
+        torchao: Any = import_module("torchao.quantization")
     except ImportError as error:
         raise UnsupportedOption(
             "int8 weights need the package torchao: pip install 'homereel[quantisation]'."
         ) from error
     transformer.requires_grad_(requires_grad=False)
-    quantize_(transformer, Int8WeightOnlyConfig(version=2))
+    torchao.quantize_(transformer, torchao.Int8WeightOnlyConfig(version=2))

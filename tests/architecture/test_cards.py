@@ -6,14 +6,15 @@ import pytest
 
 from pipelines.card import ModelCard, Wish
 from pipelines.registry import load_registry
-from pipelines.types import ImageCondition
+from pipelines.types import LAST, ImageCondition
 
 REGISTRY = load_registry()
 
 
 def wish(card: ModelCard, size: tuple[int, int] | None = None) -> Wish:
     """Return as little as the card needs to be told."""
-    pictures = () if "text" in card.capabilities else (ImageCondition(Path("unread.png")),)
+    frames = {"first_frame": 0, "last_frame": LAST}
+    pictures = tuple(ImageCondition(Path("unread.png"), frames[needed]) for needed in card.requires)
     return Wish("a red ball", size=size, conditions=pictures)
 
 

