@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
+from pipelines.memory import Memory
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
 from pipelines.wish import Resolved, Wish
@@ -103,6 +104,7 @@ class ModelCard(BaseModel):
     weights: Weights
     shape: ShapeRules
     sampling: Sampling
+    memory: Memory = Field(default=Memory(), description="What it needs beside its weights.")
     capabilities: frozenset[Capability]
     requires: frozenset[Literal["first_frame", "last_frame"]] = Field(
         default=frozenset(), description="Pictures without which the model makes nothing."

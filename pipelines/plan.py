@@ -1,13 +1,22 @@
-"""How a model runs on a device: in which numbers, where its parts are, in which pieces it decodes."""
+"""How a model runs on a device: in which numbers, where its parts are, in which pieces it decodes.
+
+``pipelines.fitting`` finds the plan that fits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipelines.types import DType, Stage
+
+Numbers = Literal["float32", "float16", "bfloat16", "fp8", "int8"]
+"""What a device computes in, and how weights can be stored on it."""
+
+# The first cards with bfloat16 in hardware. Storing bytes as fp8 needs no more: they are widened before use.
+_AMPERE = (8, 0)
 
 
 class Offload(StrEnum):
@@ -56,7 +65,10 @@ class MemoryPlan:
         tiled: Whether the decoder works tile by tile.
         attention: Name of the attention kernel, as diffusers spells it.
         compiled: Whether the denoiser's blocks are compiled.
-        peak_bytes: What each stage should need of the device at most; empty if nobody has worked it out.
+        peak_bytes: What each stage should need of the device at most, the CUDA context and the allocator's slack
+            included; empty if nobody has worked it out.
+        ram_bytes: What the process should need of the machine's memory at most; 0 if nobody has worked it out.
+        disk_bytes: What it writes to the disk for as long as the model is loaded.
     """
 
     device: str
@@ -68,8 +80,72 @@ class MemoryPlan:
     attention: str = "native"
     compiled: bool = False
     peak_bytes: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
+    ram_bytes: int = 0
+    disk_bytes: int = 0
+
+    @property
+    def peak(self) -> int:
+        """The highest of the stages' peaks, in bytes; 0 if nobody has worked them out."""
+        return max(self.peak_bytes.values(), default=0)
 
     @property
     def placement(self) -> Placement:
         """The part that is settled when the model is loaded."""
         return Placement(self.device, self.dtype, self.quantisation, self.offload, self.attention, self.compiled)
+
+    def describe(self) -> str:
+        """Return the choices in a few words, for people: ``bfloat16, model offload, tiled decode``."""
+        words: list[str] = [self.dtype]
+        if self.quantisation is not Quantisation.NONE:
+            words.append(f"{self.quantisation} weights")
+        words.append("all on the device" if self.offload is Offload.NONE else f"{self.offload} offload")
+        if self.text_encoder_on_cpu:
+            words.append("text encoder on the CPU")
+        if self.tiled:
+            words.append("tiled decode")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What there is to run on. ``pipelines.accel.devices`` and ``server.devices`` find it out.
+
+    Attributes:
+        id: ``cpu``, or ``cuda:0`` and the like.
+        name: What its maker calls it.
+        memory_bytes: What one process may use of its memory, the CUDA context included; RAM for a CPU.
+        ram_bytes: What one process may use of the machine's memory.
+        disk_bytes: What is free where temporary files go.
+        capability: CUDA's compute capability; None for a CPU.
+        numbers: What it can compute in, and how weights can be stored.
+    """
+
+    id: str
+    name: str
+    memory_bytes: int
+    ram_bytes: int
+    disk_bytes: int
+    capability: tuple[int, int] | None
+    numbers: frozenset[Numbers]
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it has memory of its own."""
+        return self.capability is not None
+
+
+def numbers_of(capability: tuple[int, int] | None, *, int8: bool = False) -> frozenset[Numbers]:
+    """Return what a device computes and stores weights in.
+
+    Args:
+        capability: CUDA's compute capability; None for a CPU.
+        int8: Whether the package that stores weights in int8 is installed.
+    """
+    if capability is None:
+        return frozenset[Numbers]({"float32", "bfloat16"})
+    found: set[Numbers] = {"float32", "float16"}
+    if capability >= _AMPERE:
+        found |= {"bfloat16", "fp8"}
+    if int8:
+        found.add("int8")
+    return frozenset(found)

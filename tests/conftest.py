@@ -97,7 +97,7 @@ def assets(settings: Settings) -> AssetStore:
     return AssetStore(settings.assets_dir)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def card() -> ModelCard:
     return load_registry().cards["homereel-mini"]
 
