@@ -205,7 +205,7 @@ def test_frames_follow_whichever_rule_the_card_names(stride: int, offset: int, s
     ("length", "frames", "warned"),
     [({"num_frames": 33}, 33, False), ({"seconds": 4}, 33, True), ({"seconds": 2}, 17, True)],
 )
-def test_a_last_picture_is_the_last_frame_of_the_file(length: dict[str, int], frames: int, *, warned: bool) -> None:
+def test_a_last_picture_is_the_last_frame_of_the_file(length: dict[str, Any], frames: int, *, warned: bool) -> None:
     shape = CARD.shape.model_copy(update={"overlap": 0})
     capabilities = CARD.capabilities - {"extend"} | {"last_frame"}
     card = CARD.model_copy(update={"shape": shape, "capabilities": capabilities})

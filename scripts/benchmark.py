@@ -1,0 +1,165 @@
+"""Speed and memory of models on this machine, beside plain diffusers with the same weights.
+
+    python -m scripts.benchmark wan2.1-t2v-1.3b --seconds 5 --offload none model --baseline
+    python -m scripts.benchmark wan2.2-ti2v-5b --cap-gb 24 --steps 10
+    python -m scripts.benchmark all --tiny --device cpu          # that all of it runs, on any machine
+
+Every configuration runs in a process of its own: one cold clip and --runs warm ones. With --random-weights (the
+default where a model is not installed) the model is built at its true size from its published configuration: speed
+and memory do not depend on what it knows. Rows go to JSONL as they are made; the table and plots come from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipelines.plan import MemoryPlan, Offload, Quantisation
+from pipelines.registry import installed, load_registry
+from scripts import random_weights
+from scripts.measuring import Measured, Task
+from scripts.plot_results import table
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "xformers")
+_TASK, _MEASURED = TypeAdapter(Task), TypeAdapter(Measured)
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return what the figures were measured with."""
+    facts = {"python": platform.python_version(), "device": device, "processor": platform.processor() or "unknown"}
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if device.startswith("cuda"):
+        query = "name,memory.total,driver_version,power.limit,clocks.max.sm"
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "-i", device.partition(":")[2] or "0"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        facts |= dict(zip(query.split(","), (part.strip() for part in found.split(",")), strict=False))
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return facts | {"commit": commit.stdout.strip() or "unknown"}
+
+
+def run(task: Task, limit_s: float) -> Measured:
+    """Measure in a process of its own; whatever ends it is the row's error."""
+    command = [sys.executable, "-m", "scripts.measuring"]
+    try:
+        done = subprocess.run(
+            command, input=_TASK.dump_json(task), capture_output=True, timeout=limit_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Measured(error=f"took more than {limit_s:.0f} s")
+    lines = done.stdout.decode().strip().splitlines()
+    if done.returncode or not lines:
+        said = done.stderr.decode().strip().splitlines()
+        return Measured(error=f"ended with {done.returncode}: {said[-1][:200] if said else 'no word'}")
+    return _MEASURED.validate_json(lines[-1])
+
+
+def row(task: Task, measured: Measured, about: dict[str, str]) -> dict[str, Any]:
+    """Return one line of the results, with what follows from the measurements."""
+    warm = statistics.median(measured.warm_s) if measured.warm_s else None
+    denoise = measured.stage_s.get("denoise")
+    step = statistics.median(denoise) / measured.steps if denoise and measured.steps and not task.plain else None
+    clip_s = measured.frames / measured.fps if measured.fps else 0.0
+    achieved = measured.flops_per_step / step if step and measured.flops_per_step else None
+    return {
+        "time": round(time.time()),
+        "machine": about,
+        "task": _TASK.dump_python(task, mode="json"),
+        "measured": _MEASURED.dump_python(measured, mode="json"),
+        "warm_median_s": warm,
+        "warm_spread_s": [min(measured.warm_s), max(measured.warm_s)] if measured.warm_s else None,
+        "s_per_step": step,
+        "s_per_output_s": warm / clip_s if warm and clip_s else None,
+        "mfu": achieved / measured.matmul_flops if achieved and measured.matmul_flops else None,
+        "predicted_peak": dict(task.plan.peak_bytes),
+    }
+
+
+def tasks(options: argparse.Namespace) -> list[Task]:
+    """Return what to measure, ours and plain in turn, so that both meet the same machine."""
+    cards = load_registry().cards
+    names = random_weights.known() if options.cards == ["all"] else options.cards
+    found: list[Task] = []
+    for name in names:
+        for offload in options.offload:
+            dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
+            plan = MemoryPlan(
+                options.device, dtype, quantisation=options.quantisation, offload=offload, tiled=options.tiled,
+                text_encoder_on_cpu=options.text_encoder_on_cpu, attention=options.attention, compiled=options.compile,
+            )  # fmt: skip
+            random = options.random_weights or options.tiny or not installed(cards[name])
+            ours = Task(
+                name, plan, random=random, tiny=options.tiny, size=options.size, seconds=options.seconds,
+                steps=options.steps, runs=options.runs, cap_gib=options.cap_gb,
+            )  # fmt: skip
+            found.append(ours)
+            if options.baseline:
+                found.append(replace(ours, plain=True))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    options.into.mkdir(parents=True, exist_ok=True)
+    about, failed = machine(options.device), 0
+    path = options.into / f"{options.name}.jsonl"
+    rows: list[dict[str, Any]] = []
+    for task in tasks(options):
+        measured = run(task, options.limit_s)
+        rows.append(row(task, measured, about))
+        with path.open("a") as lines:
+            lines.write(json.dumps(rows[-1]) + "\n")
+        # Not fitting is a result; making the wrong clip is not.
+        failed += bool(measured.error) and not measured.error.startswith("out of memory")
+        print(table(rows[-1:], heading=len(rows) == 1), flush=True)
+    (options.into / f"{options.name}.md").write_text(table(rows) + "\n")
+    return 1 if failed else 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cards", nargs="+", help="ids of cards, or all that can be built")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--offload", nargs="+", type=Offload, default=[Offload.NONE], choices=list(Offload))
+    parser.add_argument("--quantisation", type=Quantisation, default=Quantisation.NONE, choices=list(Quantisation))
+    parser.add_argument("--attention", default="native")
+    parser.add_argument("--tiled", action="store_true", help="decode tile by tile")
+    parser.add_argument("--compile", action="store_true", help="compile the denoiser's blocks")
+    parser.add_argument("--text-encoder-on-cpu", action="store_true")
+    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--runs", type=int, default=3, help="warm clips after the cold one")
+    parser.add_argument("--cap-gb", type=float, default=0.0, help="let the process have no more of the device, in GiB")
+    parser.add_argument("--limit-s", type=float, default=600.0, help="give up on a configuration after so long")
+    parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="as small as can be: checks that all of it runs")
+    parser.add_argument("--baseline", action="store_true", help="also make the clip with diffusers alone")
+    parser.add_argument("--into", type=Path, default=Path("scripts/results"))
+    parser.add_argument("--name", default="benchmark", help="name of the files with the results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""The models that benchmarks build are those that the cards speak of."""
+
+import pytest
+
+from pipelines.registry import load_registry
+from scripts import random_weights
+
+CARDS = load_registry().cards
+
+
+@pytest.mark.parametrize("card", random_weights.known())
+def test_parameters_are_those_on_the_card(card: str) -> None:
+    counted, named = random_weights.parameters(card), CARDS[card].weights.components
+    assert counted.keys() == named.keys()
+    for part, count in counted.items():
+        assert named[part].params == pytest.approx(count, rel=0.01), part
+
+
+def test_what_nobody_wrote_down_is_said_to_be_so() -> None:
+    with pytest.raises(KeyError, match="no configuration"):
+        random_weights.architecture("homereel-mini")
