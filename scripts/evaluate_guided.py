@@ -141,7 +141,7 @@ def edit(studio: Studio, prompt: tuple[str, str, str], seed: int, *, told: bool 
     return Edit(correlation, new, colour_before, colour_after, frames)
 
 
-def character(studio: Studio, index: int) -> tuple[bool, bool, Frames]:
+def character(studio: Studio, index: int, num_frames: int | None = None) -> tuple[bool, bool, Frames]:
     """Tell whether shape and colour of a clip's subject are those of a still, and return both, the still first."""
     generator = torch.Generator().manual_seed(900 + index)
     scene = sample_scenes(1, generator, test=True)
@@ -149,7 +149,7 @@ def character(studio: Studio, index: int) -> tuple[bool, bool, Frames]:
     path = studio.folder / "character.png"
     Image.fromarray(still).save(path)
     prompt = f"Mossy {MOTIONS[index % 4]} {PLACES[index % 6]}"
-    frames = read(studio.make("shown", Wish(prompt, seed=index, references=(path,))))
+    frames = read(studio.make("shown", Wish(prompt, num_frames=num_frames, seed=index, references=(path,))))
     found = judge(tensor(frames)[None])[0]
     same = [int(found[SLOT[slot]]) == int(getattr(scene, slot)) for slot in ("shape", "colour")]
     return same[0], same[1], np.concatenate([still[None], frames])

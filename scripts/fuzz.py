@@ -20,7 +20,7 @@ CONFIGURATION = ROOT / "tests" / "contract" / "schemathesis.toml"
 
 
 def explore(
-    base_url: str, folder: Path, *, examples: int, scenarios: int, seed: int
+    base_url: str, folder: Path, *, examples: int, scenarios: int, seed: int, timeout_s: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Let schemathesis run all its phases.
 
@@ -30,6 +30,10 @@ def explore(
         examples: Most test cases of an operation while fuzzing.
         scenarios: Chains of calls that follow links.
         seed: The same seed sends the same requests.
+        timeout_s: It is stopped then.
+
+    Raises:
+        subprocess.TimeoutExpired: It was stopped.
     """
     written = CONFIGURATION.read_text().replace('hooks = "tests', f'hooks = "{ROOT}/tests')
     written += f"\n[phases.fuzzing.generation]\nmax-examples = {examples}\n"
@@ -45,6 +49,7 @@ def explore(
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout_s,
     )
 
 
