@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -66,6 +66,15 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
     @abstractmethod
     def decode(self, request: GenerationRequest, latents: Latents) -> Iterator[Frames]:
         """Yield RGB uint8 chunks ``(f, height, width, 3)`` in order, ``request.shape.frames`` with the given ones."""
+
+    def freeze(self, latents: Latents) -> Callable[[], bytes] | None:
+        """Copy latents; what is returned makes bytes of the copy, in whichever thread. None keeps nothing."""
+        del latents
+        return None
+
+    def thaw(self, content: bytes) -> Latents:
+        """Return the latents that ``freeze`` made bytes of."""
+        raise NotImplementedError
 
     def audio(self, request: GenerationRequest, latents: Latents) -> Audio | None:
         """Return the clip's sound, or None if the model makes none."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines import footage, seam
 from pipelines.base import VideoPipeline
+from pipelines.checkpoint import Checkpoints, NoCheckpoints
 from pipelines.errors import BadOutput
 from pipelines.types import (
     Clip,
@@ -40,7 +41,11 @@ def unseen(sketch: Sketch) -> None:
 
 
 def generate(
-    pipeline: VideoPipeline[Any, Any], request: GenerationRequest, report: Report, show: Show = unseen
+    pipeline: VideoPipeline[Any, Any],
+    request: GenerationRequest,
+    report: Report,
+    show: Show = unseen,
+    checkpoints: Checkpoints | None = None,
 ) -> Clip:
     """Make a clip.
 
@@ -53,12 +58,15 @@ def generate(
         report: Called at the start of every stage with step 0 and after each of its steps; steps of denoising and
             decoding count over all windows. Whatever it raises ends the clip at once and leaves the pipeline usable.
         show: Given a sketch of the window that is being made after each of its steps.
+        checkpoints: Where the clip goes on if it was begun before, and what is needed for that is kept.
 
     Raises:
         PipelineError: The clip cannot be made.
     """
+    checkpoints = checkpoints or NoCheckpoints()
+    checkpoints.begin(request, pipeline.facts)
     report(Progress(Stage.ENCODE, 0, 1))
-    run = _Run(pipeline, request, pipeline.encode(request), report, show)
+    run = _Run(pipeline, request, pipeline.encode(request), _Watchers(report, show, checkpoints))
     given = Given(_before(request), _edited(request, 0))
     report(Progress(Stage.ENCODE, 1, 1))
     latents = run.denoise(0, given)
@@ -67,27 +75,43 @@ def generate(
     return Clip(request.shape, chunks, audio, pipeline.facts)
 
 
+class _Watchers(NamedTuple):
+    """Who is told of every step."""
+
+    report: Report
+    show: Show
+    checkpoints: Checkpoints
+
+
 class _Run(NamedTuple):
     """One clip on its way through its windows."""
 
     pipeline: VideoPipeline[Any, Any]
     request: GenerationRequest
     conditioning: Any
-    report: Report
-    show: Show
+    watchers: _Watchers
 
     def denoise(self, index: int, given: Given) -> Any:
         """Return the latents of a window."""
         per_window = self.request.num_inference_steps
         total = per_window * len(self.request.pieces)
+        report, show, checkpoints = self.watchers
 
         def on_step(step: Step) -> None:
-            self.show(step.sketch)
-            self.report(Progress(Stage.DENOISE, index * per_window + step.number, total))
+            show(step.sketch)
+            checkpoints.offer(index, step)
+            report(Progress(Stage.DENOISE, index * per_window + step.number, total))
 
         if index == 0:
-            self.report(Progress(Stage.DENOISE, 0, total))
-        return self.pipeline.denoise(piece(self.request, index), self.conditioning, given, on_step)
+            report(Progress(Stage.DENOISE, 0, total))
+        kept = checkpoints.kept(index)
+        if kept.latents is not None:
+            report(Progress(Stage.DENOISE, (index + 1) * per_window, total))
+            return self.pipeline.thaw(kept.latents)
+        window = piece(self.request, index)
+        latents = self.pipeline.denoise(window, self.conditioning, replace(given, state=kept.state), on_step)
+        checkpoints.finish(index, self.pipeline.freeze(latents))
+        return latents
 
     def frames(self, latents: Any, given: Given) -> Iterator[Frames]:
         """Yield the new frames of all windows in order, from the first one's latents."""

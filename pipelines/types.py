@@ -153,10 +153,12 @@ class Given:
     Attributes:
         before: The window's first frames, which are there already; None at the beginning of a clip.
         edited: What to make anew, one frame for each of the window's; None unless it is an edit.
+        state: What a step's ``snapshot`` kept in an earlier attempt, to go on from; None to begin at the beginning.
     """
 
     before: Frames | None = None
     edited: Frames | None = None
+    state: bytes | None = None
 
 
 NOTHING_GIVEN = Given()
@@ -188,12 +190,20 @@ Sketch: TypeAlias = Callable[[], Frames | None]
 """Paints the clip as it is so far, small and rough; None if there is nothing to see. Any thread may call it, later."""
 
 
+Snapshot: TypeAlias = Callable[[], Callable[[], bytes]]
+"""Copies what a loop would go on from; what it returns makes bytes of the copy, in whichever thread."""
+
+
 class Step(NamedTuple):
-    """``number`` of ``total`` steps of denoising are done, and how to look at what they made."""
+    """``number`` of ``total`` steps of denoising are done, how to look at what they made, and how to keep it.
+
+    ``snapshot`` is None for a family that cannot go on in the middle.
+    """
 
     number: int
     total: int
     sketch: Sketch
+    snapshot: Snapshot | None = None
 
 
 OnStep: TypeAlias = Callable[[Step], None]

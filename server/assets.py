@@ -137,6 +137,10 @@ class AssetStore:
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
+    def checkpoints(self, job_id: JobId) -> Path:
+        """Return the folder, perhaps not there yet, in which an attempt leaves what the next goes on from."""
+        return self._folder(job_id) / _WORK / "checkpoints"
+
     def discard_work(self, job_id: JobId) -> None:
         """Remove what attempts at the job have left behind, also those that died."""
         shutil.rmtree(self._folder(job_id) / _WORK, ignore_errors=True)

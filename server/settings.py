@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         description="Seconds that a running video gets to finish at shutdown before it goes back to the queue; "
         "the default stays below the 10 s that container runtimes grant.",
     )
+    checkpoint_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="A video that is being made is saved this often, so that a lost worker costs no more; "
+        "0 saves after every step.",
+    )
     worker_silence_s: PositiveFloat = Field(
         default=300.0, description="A worker process without a heartbeat for so many seconds is killed."
     )

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines import engine, media, registry
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
+from pipelines.checkpoint import Checkpoints
 from pipelines.errors import Cancelled, OutOfMemory, PipelineError
 from pipelines.plan import MemoryPlan
 from pipelines.types import Clip, Progress, Report, Stage
@@ -229,8 +230,11 @@ class Worker:
         loads = self._loaded is None or self._loaded.card.id != job.card
         meter = Meter(self._expected_s(job, loads=loads), loads=loads)
         previews = Previews(self._assets, job.id, job.request.shape.fps, wanted=lambda: lease.ending is None)
+        checkpoints = self._checkpoints(job)
 
         def report(progress: Progress) -> None:
+            if self._drain.begun():
+                checkpoints.hurry()
             lease.note(replace(meter.update(progress, time.monotonic()), preview=previews.count))
             if self._drain.left_s() <= 0:
                 raise Cancelled("the worker has to end")
@@ -241,8 +245,8 @@ class Worker:
             report(Progress(Stage.LOAD, 1, 1))
         assert self._loaded is not None  # noqa: S101 - narrows the type
         card, pipeline = self._loaded
-        with previews, self._assets.work_dir(job.id) as folder:
-            clip = engine.generate(pipeline, job.request, report, previews.show)
+        with previews, checkpoints, self._assets.work_dir(job.id) as folder:
+            clip = engine.generate(pipeline, job.request, report, previews.show, checkpoints)
             self._save(job, clip, folder, card, report)
             # A worker that has lost the job must not write over the files of the one that has it now.
             lease.confirm()
@@ -250,8 +254,13 @@ class Worker:
                 self._assets.put(job.id, variant, folder / variant.filename)
         stage_s = meter.finish(time.monotonic())
         peak = _peak(pipeline)
-        self._learn(job, stage_s, peak)
+        if not checkpoints.resumed:
+            # Half of the work says nothing of the whole.
+            self._learn(job, stage_s, peak)
         return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, peak, dict(clip.facts))
+
+    def _checkpoints(self, job: Job) -> Checkpoints:
+        return Checkpoints(self._assets.checkpoints(job.id), job.card, interval_s=self._settings.checkpoint_s)
 
     def _expected_s(self, job: Job, *, loads: bool) -> Mapping[Stage, float] | None:
         try:

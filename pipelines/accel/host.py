@@ -122,6 +122,7 @@ class Host(Generic[P]):
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
+            "weights": self.card.weights.revision,
             "dtype": plan.dtype,
             "device": plan.device,
         }

@@ -30,7 +30,9 @@ from typing_extensions import override
 from pipelines.accel.flow_edit import Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
+from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted, open_image
@@ -147,32 +149,37 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
     def _sample(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
         shape, steps, references = request.shape, request.num_inference_steps, len(conditioning.references)
         earlier: list[tuple[float, Tensor]] = []
+        generator = torch.Generator("cpu").manual_seed(request.seed)
 
         def step_end(pipe: Any, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
             level, latents = float(pipe.scheduler.sigmas[step + 1]), tensors["latents"][:, :, references:]
             higher, last = earlier.pop() if earlier else (1.0, None)
             earlier.append((level, latents))
+            sketch = partial(self._sketcher.paint, latents, level, last, higher)
+            point = Point.of(step + 1, [(pipe.scheduler, tensors["latents"])], generator)
             # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
-            on_step(Step(step + 1, steps, partial(self._sketcher.paint, latents, level, last, higher)))
+            on_step(Step(step + 1, steps, sketch, point.freeze))
             return tensors
 
         pipe, given_pictures = self._pipe_for(request, conditioning, given)
         pipe.scheduler = self._scheduler(request)
         second = {} if pipe.config.get("boundary_ratio") is None else {"guidance_scale_2": request.guidance_scale_2}
-        latents = pipe(
-            **given_pictures,
-            **second,
-            prompt_embeds=conditioning.positive,
-            negative_prompt_embeds=conditioning.negative,
-            height=shape.height,
-            width=shape.width,
-            num_frames=shape.frames,
-            num_inference_steps=steps,
-            guidance_scale=request.guidance_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            callback_on_step_end=step_end,
-        ).frames
+        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
+        with resumed(pipe, point, generator):
+            latents = pipe(
+                **given_pictures,
+                **second,
+                prompt_embeds=conditioning.positive,
+                negative_prompt_embeds=conditioning.negative,
+                height=shape.height,
+                width=shape.width,
+                num_frames=shape.frames,
+                num_inference_steps=steps,
+                guidance_scale=request.guidance_scale,
+                generator=generator,
+                output_type="latent",
+                callback_on_step_end=step_end,
+            ).frames
         return latents[:, :, references:]
 
     def _pipe_for(
@@ -279,6 +286,14 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
             vae.disable_tiling()
             for chunk in _streamed(vae, self._raw(latents)):
                 yield from frames_of(chunk)
+
+    @override
+    def freeze(self, latents: Tensor) -> Frozen:
+        return freeze(latents)
+
+    @override
+    def thaw(self, content: bytes) -> Tensor:
+        return thaw(content, self._host.plan.device)
 
     @property
     @override

@@ -36,6 +36,7 @@ from pipelines.types import (
     Sketch,
     SourceClip,
     Stage,
+    Step,
     VideoShape,
 )
 
@@ -190,6 +191,28 @@ class FamilyContract(ABC):
             generate(pipeline, self.wish(album), report)
         assert seen[-1] == Progress(Stage.DENOISE, 2, self.steps)
         assert (self.made(pipeline, self.wish(album)) == before).all()
+
+    def test_a_loop_goes_on_where_it_stopped_to_the_bit(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+        """After the first step, in the middle and after the last, in a pipeline that was loaded anew."""
+        kept: list[bytes] = []
+
+        def on_step(step: Step) -> None:
+            assert step.snapshot is not None
+            kept.append(step.snapshot()())
+
+        request = self.wish(album)
+        whole = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, on_step)
+        assert len(kept) == self.steps
+        fresh = self.load(checkpoint)
+        conditioning = fresh.encode(request)
+        for done, state in enumerate(kept, start=1):
+            seen: list[Step] = []
+            resumed = fresh.denoise(request, conditioning, Given(state=state), seen.append)
+            assert _equal(resumed, whole), f"after step {done}"
+            assert [step.number for step in seen] == list(range(done, self.steps + 1))
+        assert _equal(fresh.denoise(request, conditioning, NOTHING_GIVEN, lambda _: None), whole)
+        assert _equal(fresh.thaw(pipeline.freeze(whole)()), whole)
+        fresh.close()
 
     def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
         offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.GROUP))

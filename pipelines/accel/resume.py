@@ -1,0 +1,113 @@
+"""Go on with a loop of diffusers where an earlier attempt at it stopped, bit for bit.
+
+The pipeline is called as at first. It passes over the steps that are done (every loop asks ``interrupt``), runs the
+last of them once more for nothing, and there gets what was saved instead: latents, whatever the scheduler remembers of
+earlier steps, and the state of the noise. One forward is the price of leaving the loops to diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from pipelines.accel.states import Frozen, freeze, thaw
+
+_PLAIN = (int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a loop is.
+
+    Attributes:
+        step: How many steps are done.
+        latents: What they made: one tensor for each scheduler, in the order in which they are asked.
+        schedulers: What each scheduler remembers.
+        generator: State of the noise.
+    """
+
+    step: int
+    latents: list[torch.Tensor]
+    schedulers: list[dict[str, Any]]
+    generator: torch.Tensor
+
+    @classmethod
+    def of(cls, step: int, pairs: list[tuple[Any, torch.Tensor]], generator: torch.Generator) -> Point:
+        """Describe a loop after a step, ``pairs`` being schedulers with the latents that they keep."""
+        schedulers = [{name: value for name, value in vars(s).items() if _is_state(value)} for s, _ in pairs]
+        return cls(step, [latents for _, latents in pairs], schedulers, generator.get_state())
+
+    def freeze(self) -> Frozen:
+        """Copy all of it to the CPU; what is returned makes bytes of it."""
+        return freeze(vars(self))
+
+    @classmethod
+    def thaw(cls, content: bytes, device: str) -> Point:
+        """Read what ``freeze`` made."""
+        return cls(**thaw(content, device))
+
+
+def _is_state(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_state, value))
+    return isinstance(value, (*_PLAIN, torch.Tensor))
+
+
+@contextmanager
+def resumed(pipe: Any, point: Point | None, generator: torch.Generator) -> Generator[None]:
+    """Let the next call of a pipeline go on from a point; None begins at the beginning.
+
+    Args:
+        pipe: The pipeline, with the scheduler that its loop will ask.
+        point: Where to go on; the call's other arguments must be those of the first attempt.
+        generator: The call's, seeded as at first.
+    """
+    if point is None:
+        yield
+        return
+    kind, scheduler = type(pipe), pipe.scheduler
+    kind_of_scheduler = type(scheduler)
+    pipe.__class__ = _passing_over(kind, point.step)
+    scheduler.__class__ = _injecting(kind_of_scheduler, point, generator)
+    try:
+        yield
+    finally:
+        pipe.__class__, scheduler.__class__ = kind, kind_of_scheduler
+
+
+def _passing_over(kind: type, steps: int) -> type:
+    """Return a pipeline whose loop passes over all but the last of the steps that are done."""
+    asked = [0]
+
+    def interrupt(self: Any) -> bool:
+        # Every loop asks once at the beginning of each of its steps.
+        asked[0] += 1
+        return asked[0] < steps or self._interrupt
+
+    return type(kind.__name__, (kind,), {"interrupt": property(interrupt)})
+
+
+def _injecting(kind: type, point: Point, generator: torch.Generator) -> type:
+    """Return a scheduler whose first step for each stream returns what was saved."""
+    stock: Any = kind
+    # Pipelines with two streams copy their scheduler; the copies are of this class and share the list.
+    left = list(range(len(point.latents)))
+
+    class Injecting(stock):
+        def step(self, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
+            if not left:
+                return super().step(model_output, timestep, sample, *args, **kwargs)
+            index = left.pop(0)
+            for name, value in point.schedulers[index].items():
+                setattr(self, name, value)
+            generator.set_state(point.generator)
+            latents = point.latents[index].clone()
+            return SimpleNamespace(prev_sample=latents) if kwargs.get("return_dict", True) else (latents,)
+
+    Injecting.__name__ = kind.__name__
+    return Injecting
