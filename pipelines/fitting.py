@@ -6,6 +6,7 @@ that fits. Who runs out of memory all the same goes down by ``lower``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -21,8 +22,8 @@ GIB = 2**30
 CONTEXT_BYTES = GIB
 # Convolutions' workspaces, and the gaps between blocks of the allocator, on top of live tensors.
 SLACK = 1.2
-# Python and the libraries before the first weight.
-PROCESS_BYTES = int(1.5 * GIB)
+# Python and its libraries in RAM before the first weight, with CUDA's and without.
+PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
 # A weight of two bytes is two FLOPs for each token: with this many, the next block has arrived over the bus (some
 # 10 GB/s) before this one is computed (some 150 TFLOP/s), and it costs nothing that blocks come and go.
 TOKENS_THAT_HIDE_THE_BUS = 16_000
@@ -33,10 +34,11 @@ _BLOCKS_AT_HAND = 3
 
 
 class Need(NamedTuple):
-    """What one stage needs of the device, in bytes: weights, and at most so much beside them."""
+    """What one stage needs of the device, in bytes: weights, at most so much beside them, and what is always there."""
 
     weights: int
     activations: int
+    base: int = CONTEXT_BYTES
 
     @property
     def allocated(self) -> int:
@@ -45,8 +47,8 @@ class Need(NamedTuple):
 
     @property
     def reserved(self) -> int:
-        """What the driver sees: with the allocator's slack, and the context of CUDA."""
-        return self.weights + int(self.activations * SLACK) + CONTEXT_BYTES
+        """What the driver sees: with the allocator's slack, and what is there before the first tensor."""
+        return self.weights + int(self.activations * SLACK) + self.base
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ def lacks(plan: MemoryPlan, device: Device) -> str | None:
     """Return what a plan needs that a device does not have, as a phrase; None if it fits."""
     stage, peak = max(plan.peak_bytes.items(), key=lambda item: item[1])
     if peak > device.memory_bytes:
-        return f"{stage} needs {_gib(peak)} of {_gib(device.memory_bytes)} on {device.id}"
+        return f"{stage} needs {_of(peak, device.memory_bytes)} on {device.id}"
     if plan.ram_bytes > device.ram_bytes:
-        return f"needs {_gib(plan.ram_bytes)} of {_gib(device.ram_bytes)} RAM"
+        return f"needs {_of(plan.ram_bytes, device.ram_bytes)} RAM"
     if plan.disk_bytes > device.disk_bytes:
-        return f"needs {_gib(plan.disk_bytes)} of {_gib(device.disk_bytes)} free disk"
+        return f"needs {_of(plan.disk_bytes, device.disk_bytes)} free disk"
     return None
 
 
@@ -139,11 +141,9 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
     text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
-    return {
-        Stage.ENCODE: Need(_weights_at(card, demand, plan, "encode"), text),
-        Stage.DENOISE: Need(_weights_at(card, demand, plan, "denoise"), max(sampling, picture)),
-        Stage.DECODE: Need(_weights_at(card, demand, plan, "decode"), decoding),
-    }
+    beside = {Stage.ENCODE: text, Stage.DENOISE: max(sampling, picture), Stage.DECODE: decoding}
+    base = CONTEXT_BYTES if plan.device.startswith("cuda") else CPU_PROCESS_BYTES
+    return {stage: Need(_weights_at(card, demand, plan, stage), size, base) for stage, size in beside.items()}
 
 
 def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
@@ -191,7 +191,7 @@ def _in_ram(name: str, plan: MemoryPlan) -> bool:
     return plan.offload is not Offload.NONE or (plan.text_encoder_on_cpu and _is_text_encoder(name))
 
 
-def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: str) -> int:
+def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> int:
     """Return the bytes of the weights that are on the device in a stage."""
     parts = {
         name: part
@@ -201,8 +201,8 @@ def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: str) -
     size = {name: stored_bytes(name, part, plan) for name, part in parts.items()}
     if plan.offload is Offload.NONE:
         return sum(size.values())
-    here = {name for name, part in parts.items() if part.stage == stage}
-    if stage == "denoise" and demand.pictures:
+    here = {name for name, part in parts.items() if part.stage == stage.value}
+    if stage is Stage.DENOISE and demand.pictures:
         # Given frames are encoded there and then, by all that has eyes.
         here |= {name for name in parts if not _is_text_encoder(name)}
     denoisers = [size[name] for name in here if _is_denoiser(name)]
@@ -291,15 +291,24 @@ def _choices(plan: MemoryPlan) -> tuple[object, ...]:
 
 def _advice(card: ModelCard, demand: Demand, device: Device, ladder: Iterable[MemoryPlan]) -> str:
     """Return why nothing fits, and what would."""
-    smallest = min(ladder, key=lambda plan: (plan.peak, plan.ram_bytes))
-    sentence = (
-        f"{card.id} at {demand.shape.size} with {demand.shape.frames} frames does not fit on {device.id}: with "
-        f"{smallest.describe()}, {lacks(smallest, device)}."
-    )
+    sentence = f"{_clip(card, demand.shape)} does not fit on {device.id}: {_lack(ladder, device)}."
     would = _largest_that_fits(card, demand, device)
-    if would is None:
-        return f"{sentence} No size or length of this model would fit."
-    return f"{sentence} {would.size} with {would.frames} frames ({would.seconds:.1f} s) would fit."
+    if would is not None:
+        return f"{sentence} {would.size} with {would.frames} frames ({would.seconds:.1f} s) would fit."
+    least = min(card.shape.sizes, key=lambda size: size.width * size.height)
+    shortest = demand.shape._replace(frames=card.shape.min_frames, width=least.width, height=least.height)
+    still = _lack(rungs(card, replace(demand, shape=shortest), device), device)
+    return f"{sentence} Nor does its smallest clip, {shortest.size} with {shortest.frames} frames: {still}."
+
+
+def _clip(card: ModelCard, shape: VideoShape) -> str:
+    return f"{card.id} at {shape.size} with {shape.frames} frames"
+
+
+def _lack(ladder: Iterable[MemoryPlan], device: Device) -> str:
+    """Return what is missing to the plan that comes closest."""
+    closest = min(ladder, key=lambda plan: (max(plan.peak - device.memory_bytes, 0), plan.ram_bytes))
+    return f"with {closest.describe()}, {lacks(closest, device)}"
 
 
 def _largest_that_fits(card: ModelCard, demand: Demand, device: Device) -> VideoShape | None:
@@ -317,5 +326,6 @@ def _largest_that_fits(card: ModelCard, demand: Demand, device: Device) -> Video
     return None
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
+def _of(need: int, have: int) -> str:
+    # Rounded up, lest too much look like just enough.
+    return f"{math.ceil(10 * need / GIB) / 10:.1f} GiB of {have / GIB:.1f} GiB"

@@ -183,12 +183,12 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def visible_gpus() -> int | None:
-    """Return how many GPUs ``CUDA_VISIBLE_DEVICES`` leaves visible, or None if it is not set."""
+def visible_gpus() -> tuple[str, ...] | None:
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible, as it names them, or None if it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return None
     entries = [entry.strip() for entry in visible.split(",")]
     # CUDA stops at the first invalid entry; "", "-1" and "none" are the usual ways to hide every GPU.
     valid = next((i for i, entry in enumerate(entries) if entry.lower() in {"", "-1", "none", "nodevfiles"}), None)
-    return len(entries) if valid is None else valid
+    return tuple(entries[:valid])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.machine import free_disk_bytes
 from server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -28,15 +27,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_DATABASE = ("disk is full", "No space left on device", "disk full")
 
 
-def free_bytes(folder: Path) -> int:
-    """Return how much an ordinary user may still write where ``folder`` is, or will be."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
-
-
 def shortage(settings: Settings) -> str | None:
     """Return the sentence that says why no video is begun, or None if there is room."""
-    free, least = free_bytes(settings.assets_dir), settings.min_free_gb * GB
+    free, least = free_disk_bytes(settings.assets_dir), settings.min_free_gb * GB
     if free >= least:
         return None
     return (

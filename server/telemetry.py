@@ -13,8 +13,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.datastructures import Headers, MutableHeaders
 
+from pipelines.machine import free_disk_bytes
 from server.errors import internal_error
-from server.space import free_bytes, pause_reason
+from server.space import pause_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,7 @@ class _Jobs(Collector):
                 "homereel_queue_paused", "1 while nothing is begun; /ready says why.", paused is not None
             ),
             GaugeMetricFamily(
-                "homereel_disk_free_bytes", "What may still be written.", free_bytes(self._settings.assets_dir)
+                "homereel_disk_free_bytes", "What may still be written.", free_disk_bytes(self._settings.assets_dir)
             ),
         ]
 

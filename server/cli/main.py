@@ -17,6 +17,7 @@ VERBS = {
     "serve": "run the server",
     "generate": "make a video from a prompt, with or without a running server",
     "list": "show the models: licence, sizes, whether they are installed",
+    "plan": "say whether a model fits a GPU, and how it would run",
     "ps": "show workers, running and waiting videos",
     "cancel": "stop videos that wait or run",
     "prune": "remove the files of old videos; the records stay",

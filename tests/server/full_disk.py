@@ -10,6 +10,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 
 from pipelines import registry
+from pipelines.machine import free_disk_bytes
 from pipelines.registry import load_registry
 from pipelines.types import Frames, GenerationRequest, VideoShape
 from server import space
@@ -44,7 +45,7 @@ class Ballast:
     def leave(self, free: int) -> None:
         self.drop()
         with self._path.open("wb") as file:
-            left = space.free_bytes(self._path.parent) - free
+            left = free_disk_bytes(self._path.parent) - free
             file.write(bytes(max(left, 0)))
 
     def drop(self) -> None:

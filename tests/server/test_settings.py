@@ -58,10 +58,19 @@ def test_the_workers_environment_holds_openmp_back(settings: Settings, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("variable", "count"), [(None, None), ("0", 1), ("0,2", 2), ("", 0), ("-1", 0), ("1,-1,2", 1), ("GPU-8932f937", 1)]
+    ("variable", "visible"),
+    [
+        (None, None),
+        ("0", ("0",)),
+        ("0, 2", ("0", "2")),
+        ("", ()),
+        ("-1", ()),
+        ("1,-1,2", ("1",)),
+        ("GPU-8932f937", ("GPU-8932f937",)),
+    ],
 )
-def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, variable: str | None, count: int | None) -> None:
+def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, variable: str | None, visible: tuple[str, ...] | None) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    assert visible_gpus() == count
+    assert visible_gpus() == visible

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server import devices, supervisor
+from server import supervisor
 from server.assets import AssetStore, Variant
-from server.devices import find_devices
 from server.jobs import JobId, JobStatus, WorkerId, new_job_id
 from server.settings import Settings, WorkerOrder
 from server.store import JobStore, WorkerInfo
@@ -242,41 +241,3 @@ def test_a_deleted_job_that_runs_keeps_its_files_until_its_worker_lets_go(
     crew.tick()
     assert not store.watch(job_id, processes[0].worker).owned
     assert store.deleted() == ()
-
-
-@pytest.mark.parametrize(
-    ("torch", "gpus", "visible", "found"),
-    [
-        ("2.13.0", 0, None, ("cpu",)),
-        ("2.13.0", 2, None, ("cuda:0", "cuda:1")),
-        ("2.13.0", 2, 1, ("cuda:0",)),
-        ("2.13.0", 2, 0, ("cpu",)),
-        ("2.13.0+cpu", 2, None, ("cpu",)),
-    ],
-)
-def test_devices(
-    monkeypatch: pytest.MonkeyPatch, torch: str, gpus: int, visible: int | None, found: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(devices, "version", {"torch": torch}.__getitem__)
-    monkeypatch.setattr(devices, "_count_gpus", lambda: gpus)
-    monkeypatch.setattr(devices, "visible_gpus", lambda: visible)
-    assert find_devices() == found
-
-
-@pytest.mark.parametrize(
-    ("script", "count"),
-    [
-        ("echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo '  MIG 1g.10gb Device 0'; echo 'GPU 1: NVIDIA H100'", 2),
-        ("echo 'NVIDIA-SMI has failed'; exit 9", 0),
-    ],
-)
-def test_gpus_are_counted_by_the_drivers_own_tool(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, count: int
-) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{script}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(devices, "version", {"torch": "2.13.0"}.__getitem__)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert find_devices() == (tuple(f"cuda:{i}" for i in range(count)) or ("cpu",))

@@ -1,0 +1,35 @@
+"""What a worker has to run on, asked of PyTorch and of the machine."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from pipelines.fitting import CONTEXT_BYTES
+from pipelines.machine import free_disk_bytes, free_ram_bytes, has_int8, ram_bytes
+from pipelines.plan import Device, numbers_of
+
+
+def probe(device: str) -> Device:
+    """Return what can be used of a device now. Best asked before anything is loaded onto it.
+
+    What other processes hold is not there to be planned with.
+    """
+    if not device.startswith("cuda"):
+        free = free_ram_bytes()
+        return Device(device, platform.processor() or "CPU", free, free, free_disk_bytes(), None, numbers_of(None))
+    properties = torch.cuda.get_device_properties(device)
+    free, total = torch.cuda.mem_get_info(device)
+    # Asking has made the context, which plans count themselves.
+    usable = min(total, free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES)
+    capability = (properties.major, properties.minor)
+    return Device(
+        id=device,
+        name=properties.name,
+        memory_bytes=usable,
+        ram_bytes=min(ram_bytes(), free_ram_bytes()),
+        disk_bytes=free_disk_bytes(),
+        capability=capability,
+        numbers=numbers_of(capability, int8=has_int8()),
+    )
