@@ -43,6 +43,7 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     num_inference_steps: PositiveInt
+    min_inference_steps: PositiveInt = 1
     max_inference_steps: PositiveInt = 100
     guidance_scale: PositiveFloat
     max_guidance_scale: PositiveFloat = 20.0
@@ -328,9 +329,10 @@ class ModelCard(BaseModel):
     def _steps(self, wanted: int | None) -> int:
         if wanted is None:
             return self.sampling.num_inference_steps
-        limit = self.sampling.max_inference_steps
-        if not 1 <= wanted <= limit:
-            raise UnsupportedOption(f"num_inference_steps must be between 1 and {limit}.", param="num_inference_steps")
+        least, most = self.sampling.min_inference_steps, self.sampling.max_inference_steps
+        if not least <= wanted <= most:
+            able = f"between {least} and {most}" if least < most else f"{most} for {self.id}"
+            raise UnsupportedOption(f"num_inference_steps must be {able}.", param="num_inference_steps")
         return wanted
 
     def _guidance(self, wanted: float | None, param: str = "guidance_scale") -> float:

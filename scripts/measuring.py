@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,8 @@ def request_of(task: Task, card: ModelCard) -> GenerationRequest:
         size=task.size, seconds=task.seconds, num_inference_steps=task.steps, seed=42, conditions=pictures,
     )  # fmt: skip
     if task.tiny and task.seconds is None:
-        wish = Wish(wish.prompt, num_frames=card.shape.min_frames, num_inference_steps=2, seed=42, conditions=pictures)
+        steps = max(2, card.sampling.min_inference_steps)
+        wish = replace(wish, num_frames=card.shape.min_frames, num_inference_steps=steps)
     return card.resolve(wish).request
 
 

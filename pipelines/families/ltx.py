@@ -11,19 +11,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition, linear_quadratic_schedule
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from typing_extensions import override
 
 from pipelines.accel.flow_edit import Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
+from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted
@@ -38,6 +41,10 @@ class Options(BaseModel):
         max_sequence_length: Tokens that the prompt is padded or cut to.
         image_cond_noise_scale: Noise on given frames; what the checkpoint was trained with.
         schedule: ``linear`` noise levels, or the pipeline's own ``linear_quadratic`` list.
+        timesteps: The ones that the checkpoint was distilled to, in place of a schedule.
+        guidance_rescale: How far guided predictions are brought back to the spread of the others.
+        decode_timestep: What a decoder that takes noise away is told of it.
+        decode_noise_scale: How much noise it is given; as much as it is told if nothing else is said.
         reference_frame: Frame, far past a clip's end, as which the checkpoint was trained to see pictures of subjects.
     """
 
@@ -45,6 +52,10 @@ class Options(BaseModel):
     max_sequence_length: PositiveInt = 256
     image_cond_noise_scale: NonNegativeFloat = 0.15
     schedule: Literal["linear", "linear_quadratic"] = "linear_quadratic"
+    timesteps: tuple[PositiveFloat, ...] | None = None
+    guidance_rescale: NonNegativeFloat = 0.0
+    decode_timestep: NonNegativeFloat = 0.0
+    decode_noise_scale: NonNegativeFloat | None = None
     reference_frame: PositiveInt | None = None
 
 
@@ -65,8 +76,27 @@ class Conditioning:
     references: tuple[LTXVideoCondition, ...]
 
 
-class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
-    """Latents are normalised, float32, ``(1, channels, latent frames, latent height, latent width)``."""
+class _Loop(NamedTuple):
+    """Who is told of the steps, and where the noise comes from."""
+
+    on_step: OnStep
+    generator: torch.Generator
+
+
+class Made(NamedTuple):
+    """A clip that is to be decoded.
+
+    Attributes:
+        latents: Normalised, float32, ``(1, channels, latent frames, latent height, latent width)``.
+        noise: Of the same shape, for decoders that take noise away; None for the others.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor | None
+
+
+class Pipeline(VideoPipeline[Conditioning, Made]):
+    """Text, pictures at any frame, clips to go on from, edits, and subjects for checkpoints that know them."""
 
     def __init__(self, host: Host[LTXConditionPipeline], card: ModelCard) -> None:
         self._host = host
@@ -132,16 +162,19 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         return words, (embeds, mask)
 
     @override
-    def denoise(
-        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
-    ) -> torch.Tensor:
+    def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
         make = self._sample if given.edited is None else self._edit
+        generator = torch.Generator("cpu").manual_seed(request.seed)
         # The VAE encodes what is given and, for sketches, is asked how it decodes.
         with self._host.stage(f"Denoising {request.shape.size}", "transformer", "vae"):
-            return finite(make(request, conditioning, given, on_step))
+            latents = finite(make(request, conditioning, given, _Loop(on_step, generator)))
+        if not self._pipe.vae.config.timestep_conditioning:
+            return Made(latents, None)
+        dtype = self._pipe.transformer.dtype
+        return Made(latents, randn_tensor(latents.shape, generator=generator, device=latents.device, dtype=dtype))
 
     def _sample(
-        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, loop: _Loop
     ) -> torch.Tensor:
         steps = request.num_inference_steps
         levels = self._sigmas(steps)
@@ -152,30 +185,32 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
             last = earlier.pop() if earlier else None
             sketch = partial(self._sketch, request.shape, latents, levels[step + 1], last, levels[step])
             earlier.append(latents)
+            point = Point.of(step + 1, [(self._pipe.scheduler, latents)], loop.generator)
             # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
-            on_step(Step(step + 1, steps, sketch))
+            loop.on_step(Step(step + 1, steps, sketch, point.freeze))
             return tensors
 
-        return self._pipe(
-            **conditioning.words,
-            conditions=self._conditions(request, conditioning, given) or None,
-            height=request.shape.height,
-            width=request.shape.width,
-            num_frames=request.shape.frames,
-            frame_rate=request.shape.fps,
-            num_inference_steps=steps,
-            timesteps=self._timesteps(steps),
-            guidance_scale=request.guidance_scale,
-            image_cond_noise_scale=self._options.image_cond_noise_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            callback_on_step_end=step_end,
-        ).frames
+        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
+        with resumed(self._pipe, point, loop.generator):
+            return self._pipe(
+                **conditioning.words,
+                conditions=self._conditions(request, conditioning, given) or None,
+                height=request.shape.height,
+                width=request.shape.width,
+                num_frames=request.shape.frames,
+                frame_rate=request.shape.fps,
+                num_inference_steps=steps,
+                timesteps=self._timesteps(steps),
+                guidance_scale=request.guidance_scale,
+                guidance_rescale=self._options.guidance_rescale,
+                image_cond_noise_scale=self._options.image_cond_noise_scale,
+                generator=loop.generator,
+                output_type="latent",
+                callback_on_step_end=step_end,
+            ).frames
 
     @torch.no_grad()
-    def _edit(
-        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
-    ) -> torch.Tensor:
+    def _edit(self, request: GenerationRequest, conditioning: Conditioning, given: Given, loop: _Loop) -> torch.Tensor:
         """Make a source anew. Frames that are there already are given to both flows, clean, as in sampling."""
         assert request.source is not None  # noqa: S101 - for the type checker
         assert given.edited is not None  # noqa: S101 - for the type checker
@@ -211,11 +246,10 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
             return Velocities(*made.float().chunk(3))
 
         def step_end(step: int, edit: torch.Tensor) -> None:
-            on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0)))
+            loop.on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0)))
 
         levels = [request.source.strength * level for level in self._sigmas(steps)]
-        generator = torch.Generator("cpu").manual_seed(request.seed)
-        edit = edited(packed, predict, levels, request.guidance_scale, generator, step_end)
+        edit = edited(packed, predict, levels, request.guidance_scale, loop.generator, step_end)
         if there is not None:
             edit = torch.cat([there, edit[:, clean:]], dim=1)
         return pipe._unpack_latents(edit, *grid)
@@ -257,11 +291,19 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
 
         return self._sketcher.paint(clip(latents), level, None if earlier is None else clip(earlier), earlier_level)
 
-    def _painted(self, latents: torch.Tensor) -> torch.Tensor:
+    def _painted(self, latents: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
-        vae = self._pipe.vae
+        vae, options = self._pipe.vae, self._options
         raw = self._pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-        return vae.decode(raw.to(self._host.plan.device, vae.dtype), return_dict=False)[0]
+        raw = raw.to(self._host.plan.device, vae.dtype)
+        if not vae.config.timestep_conditioning:
+            return vae.decode(raw, return_dict=False)[0]
+        told = torch.tensor([options.decode_timestep], device=raw.device, dtype=raw.dtype)
+        if noise is not None:
+            share = options.decode_timestep if options.decode_noise_scale is None else options.decode_noise_scale
+            scale = torch.tensor([share], device=raw.device, dtype=raw.dtype)[:, None, None, None, None]
+            raw = (1 - scale) * raw + scale * noise.to(raw.device, raw.dtype)
+        return vae.decode(raw, told, return_dict=False)[0]
 
     def _conditions(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given
@@ -275,20 +317,39 @@ class Pipeline(VideoPipeline[Conditioning, torch.Tensor]):
         return [*conditioning.references, *pictures]
 
     def _timesteps(self, steps: int) -> list[float] | None:
-        return [1000 * level for level in self._sigmas(steps)[:-1]] if self._options.schedule == "linear" else None
+        if self._options.timesteps is None and self._options.schedule == "linear_quadratic":
+            return None
+        return [1000 * level for level in self._sigmas(steps)[:-1]]
 
     def _sigmas(self, steps: int) -> list[float]:
         """Return the noise levels before the first step and after each, from 1 to 0."""
+        if self._options.timesteps is not None:
+            return [timestep / 1000 for timestep in self._options.timesteps] + [0.0]
         if self._options.schedule == "linear":
             return [1 - step / steps for step in range(steps)] + [0.0]
         return [*linear_quadratic_schedule(steps).tolist(), 0.0]
 
     @override
     @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> Iterator[Frames]:
+    def decode(self, request: GenerationRequest, latents: Made) -> Iterator[Frames]:
+        vae = self._pipe.vae
+        if self._host.plan.tiled:
+            vae.enable_tiling()
+        else:
+            vae.disable_tiling()
+        # Tiles in time too, which tiling alone does not turn on.
+        vae.use_framewise_decoding = self._host.plan.tiled
         with self._host.stage(f"Decoding {request.shape.size}", "vae"):
-            video = self._painted(latents)
+            video = self._painted(*latents)
         yield from frames_of(video)
+
+    @override
+    def freeze(self, latents: Made) -> Frozen:
+        return freeze(list(latents))
+
+    @override
+    def thaw(self, content: bytes) -> Made:
+        return Made(*thaw(content, self._host.plan.device))
 
     @property
     def _pipe(self) -> LTXConditionPipeline:

@@ -154,7 +154,10 @@ class FamilyContract(ABC):
 
     def test_the_prompt_and_the_number_of_steps_reach_the_model(self, pipeline: Any, album: Path) -> None:
         before = self.latents(pipeline, self.wish(album))
-        for changes in ({"prompt": "blue night"}, {"num_inference_steps": self.steps + 1}):
+        others = [{"prompt": "blue night"}]
+        if self.card.sampling.min_inference_steps < self.card.sampling.max_inference_steps:
+            others.append({"num_inference_steps": self.steps + 1})
+        for changes in others:
             assert not _equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
 
     def test_guidance_and_negative_prompts_reach_the_model(self, pipeline: Any, album: Path) -> None:
@@ -324,15 +327,19 @@ class FamilyContract(ABC):
         shape = VideoShape(self.card.shape.min_frames, size.height, size.width, self.card.shape.fps)
         given = Given(edited=self.footage(shape.frames))
 
-        def edit(prompt: str, seed: int = 1) -> torch.Tensor:
+        def edit(prompt: str, seed: int = 1) -> Any:
             source = SourceClip(Path("unread.mp4"), shape, "edit", "red ball")
-            values = {"source": source, "guidance_scale": 3.0, "negative_prompt": ""}
+            guidance = min(3.0, self.card.sampling.max_guidance_scale)
+            values = {"source": source, "guidance_scale": guidance}
+            if "negative_prompt" in self.card.capabilities:
+                values["negative_prompt"] = ""
             return self.latents(pipeline, self.wish(album, prompt, seed, **values), given)
 
         same, changed, other, again = edit("red ball"), edit("blue night"), edit("blue night", 2), edit("blue night")
         assert _equal(changed, again)
         assert not _equal(changed, other)
-        assert (changed - same).abs().max() > 10 * (edit("red ball", 2) - same).abs().max()
+        near, far = _first(edit("red ball", 2)) - _first(same), _first(changed) - _first(same)
+        assert far.abs().max() > 10 * near.abs().max()
 
     def test_sound_is_as_long_as_the_clip(self, pipeline: Any, album: Path) -> None:
         self.needs("audio")
@@ -360,8 +367,13 @@ def _fit(picture: Image.Image, request: GenerationRequest) -> Image.Image:
     return ImageOps.fit(picture.convert("RGB"), (request.shape.width, request.shape.height), Image.Resampling.LANCZOS)
 
 
+def _first(latents: Any) -> torch.Tensor:
+    """Return what is decoded to frames, whatever comes with it."""
+    return latents if isinstance(latents, torch.Tensor) else latents[0]
+
+
 def _equal(one: Any, other: Any) -> bool:
     """Compare latents, whatever they are made of, to the bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
-    return all(_equal(a, b) for a, b in zip(one, other, strict=True) if a is not None)
+    return all(_equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)

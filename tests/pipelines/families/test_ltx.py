@@ -145,17 +145,15 @@ def test_stages_equal_one_plain_call_of_diffusers(checkpoint: Path, pipeline: Pi
         image_cond_noise_scale=0.0, generator=torch.Generator().manual_seed(1), max_sequence_length=128,
         output_type="latent",
     ).frames  # fmt: skip
-    assert torch.equal(pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None), latents)
+    assert torch.equal(denoised(pipeline, request, NOTHING_GIVEN), latents)
 
 
 def test_an_image_fixes_the_first_frame(pipeline: Pipeline, tmp_path: Path) -> None:
     Image.linear_gradient("L").resize((320, 180)).convert("RGB").save(tmp_path / "a.png")
     condition = ImageCondition(tmp_path / "a.png")
     request = wish(conditions=(condition,))
-    latents = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
-    other = pipeline.denoise(
-        wish(seed=2, conditions=(condition,)), pipeline.encode(request), NOTHING_GIVEN, lambda _: None
-    )
+    latents = denoised(pipeline, request, NOTHING_GIVEN)
+    other = denoised(pipeline, wish(seed=2, conditions=(condition,)), NOTHING_GIVEN)
     assert torch.allclose(latents[:, :, 0], other[:, :, 0], atol=1e-4)
     assert not torch.allclose(latents[:, :, 1:], other[:, :, 1:], atol=1e-1)
 
@@ -220,7 +218,7 @@ def footage_of(frames: int, *, start: int = 0) -> Frames:
 
 
 def denoised(pipeline: Pipeline, request: GenerationRequest, given: Given) -> torch.Tensor:
-    return pipeline.denoise(request, pipeline.encode(request), given, lambda _: None)
+    return pipeline.denoise(request, pipeline.encode(request), given, lambda _: None).latents
 
 
 @pytest.mark.parametrize("overlap", [1, 5, 9])
