@@ -8,6 +8,7 @@ PipelineError
  ├─ InvalidImage       an input image cannot be read
  ├─ WeightsMissing     the card is known, its weights are not here
  ├─ OutOfMemory        the device is too small for the plan
+ │   └─ DoesNotFit     because no plan fits it, as was found before anything was tried
  ├─ BadOutput          not a number, black or flat: never handed out as a result
  └─ Cancelled          somebody asked for it
 
@@ -67,9 +68,13 @@ class WeightsMissing(PipelineError):
 
 
 class OutOfMemory(PipelineError):
-    """The device ran out of memory. The pipeline has been freed and must be loaded again."""
+    """The device ran out of memory. The pipeline must be loaded again."""
 
     code = "out_of_memory"
+
+
+class DoesNotFit(OutOfMemory):
+    """No plan fits the device. Nothing has been tried, and what is loaded is as it was."""
 
 
 class BadOutput(PipelineError):

@@ -48,6 +48,7 @@ class Placement(NamedTuple):
     dtype: DType
     quantisation: Quantisation
     offload: Offload
+    text_encoder_on_cpu: bool
     attention: str
     compiled: bool
 
@@ -91,7 +92,15 @@ class MemoryPlan:
     @property
     def placement(self) -> Placement:
         """The part that is settled when the model is loaded."""
-        return Placement(self.device, self.dtype, self.quantisation, self.offload, self.attention, self.compiled)
+        return Placement(
+            self.device,
+            self.dtype,
+            self.quantisation,
+            self.offload,
+            self.text_encoder_on_cpu,
+            self.attention,
+            self.compiled,
+        )
 
     def describe(self) -> str:
         """Return the choices in a few words, for people: ``bfloat16, model offload, tiled decode``."""

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
-from pipelines.plan import MemoryPlan
+from pipelines.plan import Device, MemoryPlan
+from pipelines.types import DType
 
 _ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
 
@@ -119,6 +120,16 @@ def family_of(card: ModelCard) -> type[VideoPipeline[Any, Any]]:
     # The name comes from a validated card, never from a request.
     module = import_module(f"pipelines.families.{card.family}")
     return module.Pipeline
+
+
+def probe(device: str) -> Device:
+    """Return what can be used of a device now. Imports the tensor library: workers alone may ask."""
+    return import_module("pipelines.accel.devices").probe(device)
+
+
+def attention_for(device: str, dtype: DType, wanted: str | None) -> str:
+    """Return the attention kernel to use on a GPU, for workers alone: ``wanted`` if it works, else the fastest."""
+    return import_module("pipelines.accel.devices").attention_for(device, dtype, wanted)
 
 
 def load_pipeline(card: ModelCard, plan: MemoryPlan) -> VideoPipeline[Any, Any]:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from pipelines.card import ModelCard
-from pipelines.fitting import GIB
+from pipelines.needs import GIB, typical_request
 from pipelines.plan import Device, numbers_of
 from pipelines.registry import load_registry
-from server.cli.plan import Report, report, wanted
+from server.cli.plan import Report, report
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "pipelines" / "golden" / "plans"
 # Memory of the GPU, of a usual machine around it, and what such a GPU can do.
@@ -25,7 +25,7 @@ def gpu(memory_gib: int, ram_gib: int, capability: tuple[int, int]) -> Device:
 
 def table(card: ModelCard) -> str:
     """Return the Markdown for one card."""
-    request = wanted(card)
+    request = typical_request(card)
     reports = [report(card, request, gpu(*kind)) for kind in GPUS]
     shape = request.shape
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from server.batches import BatchStore
 from server.characters import CharacterStore
 from server.delivery import Deliverer, DeliveryQueue, Poster
 from server.deps import Services
+from server.devices import first_device
 from server.events import Broker
 from server.files import FileStore
 from server.keys import KeyStore
@@ -75,6 +77,8 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             broker,
             EndpointStore(store.engine, time.time),
             post,
+            # The driver takes its time, and cards do not change: asked when somebody first wants to know.
+            device=cache(partial(first_device, settings.devices)),
         )
         app.state.keyring = Keyring(KeyStore(store.engine))
         measured.observe_jobs(store, settings)

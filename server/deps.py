@@ -10,6 +10,7 @@ from typing import Annotated
 from anyio import Semaphore
 from fastapi import Depends, Path, Request
 
+from pipelines.plan import Device
 from pipelines.registry import Registry
 from server.assets import AssetStore
 from server.batches import BatchStore
@@ -46,6 +47,8 @@ class Services:
     now: Callable[[], float] = time.time
     large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
     turns: Turns = field(default_factory=Turns)
+    device: Callable[[], Device | None] = lambda: None
+    """What the first worker runs on, for predictions; None if nobody can tell."""
 
 
 def _services(request: Request) -> Services:

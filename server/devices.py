@@ -58,6 +58,11 @@ def describe(device: str) -> Device | None:
     )
 
 
+def first_device(names: Sequence[str] | None) -> Device | None:
+    """Return what is to be said of the first of the devices that are named, or of this machine's."""
+    return describe((names or find_devices())[0])
+
+
 def gpu_of(device: str, found: Sequence[Gpu]) -> Gpu | None:
     """Return the GPU that PyTorch calls ``cuda:0`` and the like, given those that the driver has found."""
     number = int(device.partition(":")[2] or 0)

@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipelines.errors import DoesNotFit
+from pipelines.fitting import fit, rungs
+from pipelines.needs import Demand
 from pipelines.types import Stage
 from server.timings import Timing, use_of
 
 if TYPE_CHECKING:
+    from pipelines.card import ModelCard
+    from pipelines.plan import Device
     from pipelines.types import GenerationRequest, VideoShape
 
 # Stages whose time grows with what is made; the others' hardly does.
@@ -21,6 +26,13 @@ class Prediction(NamedTuple):
 
     seconds: float
     peak_memory_bytes: int
+
+
+class Planned(NamedTuple):
+    """What a video should need of the device's memory, and if it has too little, what is missing."""
+
+    peak_memory_bytes: int
+    refusal: str | None
 
 
 class Span(NamedTuple):
@@ -48,6 +60,16 @@ def predict(timings: Sequence[Timing], request: GenerationRequest) -> Prediction
             grown = stage_s * volume if stage in _GROWING else stage_s
             seconds += grown * steps if stage is Stage.DENOISE else grown
     return Prediction(seconds, nearest.peak_memory_bytes)
+
+
+def planned(card: ModelCard, request: GenerationRequest, device: Device) -> Planned:
+    """Return what the request should need by the plan that fits the device, or by the one that comes closest."""
+    demand = Demand.of(request)
+    try:
+        plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures)
+    except DoesNotFit as error:
+        return Planned(min(rung.peak for rung in rungs(card, demand, device)), error.message)
+    return Planned(plan.peak, None)
 
 
 def line_up(running_s: Sequence[float | None], waiting_s: Sequence[float | None], workers: int) -> list[Span | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -11,12 +11,19 @@ from server.schemas import percent
 
 if TYPE_CHECKING:
     from pipelines.card import Resolved
-    from server.forecast import Prediction
+    from server.forecast import Planned, Prediction
     from server.overview import Overview
 
 
+class Foreseen(NamedTuple):
+    """What is known of a video before it is made: from others like it, and from the plan."""
+
+    predicted: Prediction | None
+    planned: Planned | None
+
+
 class Estimate(BaseModel):
-    """What a video would be, without making it. Times and memory are null until something alike has been measured."""
+    """What a video would be, without making it. Times are null until something alike has been measured."""
 
     object: Literal["video.estimate"] = "video.estimate"
     model: str
@@ -32,15 +39,19 @@ class Estimate(BaseModel):
     guidance_scale: float
     warnings: tuple[str, ...]
     predicted_time_s: float | None = Field(description="Seconds from the start of its making to its completion.")
-    predicted_memory_mb: float | None = Field(description="Highest memory of the device.")
+    predicted_memory_mb: float | None = Field(
+        description="Highest memory of the device: as measured, or by the plan until something has been."
+    )
     queue_wait_s: float | None = Field(description="Seconds until it would start, as far as can be told.")
 
     @classmethod
-    def of(
-        cls, model: str, card: str, resolved: Resolved, predicted: Prediction | None, wait_s: float | None
-    ) -> Estimate:
+    def of(cls, model: str, card: str, resolved: Resolved, foreseen: Foreseen, wait_s: float | None) -> Estimate:
         """Describe what a card would make of a wish."""
-        request = resolved.request
+        request, predicted, planned = resolved.request, foreseen.predicted, foreseen.planned
+        memory = predicted or planned
+        warnings = resolved.warnings
+        if predicted is None and planned is not None and planned.refusal is not None:
+            warnings = (*warnings, planned.refusal)
         return cls(
             model=model,
             card=card,
@@ -53,9 +64,9 @@ class Estimate(BaseModel):
             windows=len(request.pieces),
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
-            warnings=resolved.warnings,
+            warnings=warnings,
             predicted_time_s=predicted and round(predicted.seconds, 3),
-            predicted_memory_mb=predicted and predicted.peak_memory_bytes / 1e6,
+            predicted_memory_mb=memory and memory.peak_memory_bytes / 1e6,
             queue_wait_s=wait_s,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from server.jobs import PRIORITY_STEP_S, Waiting
 
@@ -10,15 +10,15 @@ from server.jobs import PRIORITY_STEP_S, Waiting
 LOADED_HEADSTART_S = 60.0
 
 
-def choose(waiting: Sequence[Waiting], loaded: str | None) -> Waiting | None:
-    """Return the job to run next on a worker that has the card ``loaded``; None if nothing waits.
+def choose(waiting: Sequence[Waiting], loaded: Collection[str]) -> Waiting | None:
+    """Return the job to run next on a worker that has the cards ``loaded``; None if nothing waits.
 
     Every job has a due time: its creation, made earlier by its priority and by its model being loaded. The
     earliest is next. Nothing starves, since a job can only be passed by those made a bounded time after it.
     """
 
     def due(job: Waiting) -> float:
-        headstart_s = LOADED_HEADSTART_S if job.card == loaded else 0.0
+        headstart_s = LOADED_HEADSTART_S if job.card in loaded else 0.0
         return job.created_at - job.priority * PRIORITY_STEP_S - headstart_s
 
     return min(waiting, key=due, default=None)

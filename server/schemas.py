@@ -224,12 +224,22 @@ class ErrorEnvelope(BaseModel):
     error: ErrorBody
 
 
+class WorkerModel(BaseModel):
+    """A model that a worker has loaded."""
+
+    model: str
+    plan: str = Field(description="How it runs: numbers, offloading, tiles.")
+    memory_mb: float = Field(description="What its weights take of the device while it has nothing to do.")
+    unload_at: int | None = Field(description="Unix time at which it goes unless it is used again; null if it stays.")
+
+
 class Worker(BaseModel):
     """A worker process, as it last announced itself."""
 
     device: str
-    model: str | None = Field(description="The card that it has loaded.")
+    model: str | None = Field(description="The card that it has loaded; the last one used if there are several.")
     busy: bool
+    models: list[WorkerModel] = Field(description="All that it has loaded, the last one used first.")
 
 
 class Health(BaseModel):

@@ -44,6 +44,17 @@ class Settings(BaseSettings):
     preload: str | None = Field(
         default=None, description="Model that the workers load at start, so that the first video is not kept waiting."
     )
+    keep_alive: float = Field(
+        default=-1,
+        ge=-1,
+        description="Seconds that a model stays loaded after its last video; 0 unloads it at once, -1 keeps it until "
+        "another one needs the room.",
+    )
+    attention: Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")] | None = Field(
+        default=None,
+        description="Attention kernel on GPUs, as diffusers spells it: native, _native_cudnn, flash, xformers, sage, "
+        "... Default: the first that works of those that do not round.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads per worker; default: all cores.")
     max_queued: PositiveInt = Field(default=100, description="Videos that may wait; beyond this, HTTP 429.")
     max_upload_mb: PositiveInt = Field(default=32, description="Largest request body, in MB.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from sqlalchemy import (
@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from server import database, intake, outbox
 from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
+from server.loaded import LoadedModel
 from server.outbox import EventType
 from server.selection import NO_FILTER, Change, Filter, due
 from server.tables import job as jobs
@@ -62,7 +63,7 @@ class Renewal(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker's sign of life: the card it has loaded and the job it is at, if any, and why it takes none, if so."""
+    """A worker's sign of life: the card it used last and the job it is at, if any, and why it takes none, if so."""
 
     id: WorkerId
     device: str
@@ -71,6 +72,8 @@ class WorkerInfo:
     job: JobId | None
     seen_at: float
     paused: str | None = None
+    models: tuple[LoadedModel, ...] | None = None
+    """The models that it has loaded, the one that it used last first."""
 
 
 class JobStore:
@@ -299,7 +302,7 @@ class JobStore:
 
     def announce(self, worker: WorkerInfo) -> None:
         """Note a worker's sign of life."""
-        values = asdict(worker)
+        values = {column.name: getattr(worker, column.name) for column in workers_table.columns}
         with self._notes.begin() as db:
             if db.execute(update(workers_table).where(workers_table.c.id == worker.id).values(values)).rowcount == 0:
                 db.execute(insert(workers_table).values(values))

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from pipelines.types import GenerationRequest
 from server.batch_types import BatchError, Counts, Refusal
 from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus, Origin
+from server.loaded import LoadedModel
 
 
 class AsJson(TypeDecorator[Any]):
@@ -111,6 +112,7 @@ worker = Table(
     Column("seen_at", Moment, nullable=False),
     # Why it takes no jobs, if it does not.
     Column("paused", Text),
+    Column("models", AsJson(tuple[LoadedModel, ...])),
     sqlite_strict=True,
 )
 

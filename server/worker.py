@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import engine, media, registry
+from pipelines import engine, media
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.checkpoint import Checkpoints
-from pipelines.errors import Cancelled, OutOfMemory, PipelineError
+from pipelines.errors import Cancelled, DoesNotFit, OutOfMemory, PipelineError
 from pipelines.plan import MemoryPlan
 from pipelines.types import Clip, Progress, Report, Stage
 from server.assets import AssetStore, Variant
@@ -26,6 +26,7 @@ from server.jobs import Job, JobError, JobId, JobResult, WorkerId
 from server.lease import Ending, Lease
 from server.previews import Previews
 from server.progress import Meter
+from server.residents import Residents
 from server.scheduler import choose
 from server.settings import Settings
 from server.space import Gate, ran_out
@@ -38,28 +39,6 @@ _log = logging.getLogger(__name__)
 RECORD_AGAIN_S = 1.0
 # How long a new job may go unnoticed by an idle worker. A look costs a tenth of a millisecond.
 POLL_S = 0.15
-
-
-class Loaded(NamedTuple):
-    """A model on the device."""
-
-    card: ModelCard
-    pipeline: VideoPipeline[Any, Any]
-
-
-Load: TypeAlias = Callable[[str, str], Loaded]
-"""From the id of a card and a device."""
-
-
-def load(card_id: str, device: str) -> Loaded:
-    """Load a model by its name.
-
-    Raises:
-        PipelineError: It is not known, its weights are not here or the device cannot hold it.
-    """
-    card = registry.load_registry().find(card_id)
-    plan = MemoryPlan(device, dtype="bfloat16" if device.startswith("cuda") else "float32")
-    return Loaded(card, registry.load_pipeline(card, plan))
 
 
 class Drain:
@@ -97,15 +76,20 @@ class Worker:
     """Makes one job at a time. Everything but ``info`` and ``give_back`` belongs to one thread."""
 
     def __init__(
-        self, place: Place, settings: Settings, store: JobStore, *, drain: Drain | None = None, load: Load = load
+        self,
+        place: Place,
+        settings: Settings,
+        store: JobStore,
+        *,
+        drain: Drain | None = None,
+        models: Residents | None = None,
     ) -> None:
         self._place = place
         self._settings = settings
         self._store = store
         self._assets = AssetStore(settings.assets_dir)
         self._drain = drain or Drain()
-        self._load = load
-        self._loaded: Loaded | None = None
+        self._models = models or Residents(place.device, settings)
         self._job: JobId | None = None
         self._timings = TimingStore(store.engine)
         self._gate = Gate(settings)
@@ -118,33 +102,37 @@ class Worker:
         while not self._drain.begun(wait_s):
             try:
                 wait_s = 0.0 if self.run_one() else POLL_S
+                self._models.expire()
             except SQLAlchemyError as error:
                 if not ran_out(error):
                     raise
                 self._gate.ran_full()
                 wait_s = RECORD_AGAIN_S
-        self._unload()
+        self._models.clear()
 
     def run_one(self) -> bool:
         """Make the next job, if one waits; tell whether one did."""
         self._store.requeue_lost(max_attempts=self._settings.max_attempts)
-        chosen = choose(self._store.waiting(), self._loaded.card.id if self._loaded else None)
+        chosen = choose(self._store.waiting(), self._models.names())
         if self._gate.reason() is not None or chosen is None:
             return False
         job = self._store.claim(chosen.id, self._place.id, self._settings.lease_s)
         if job is not None:
             self._job = job.id
-            self._work_on(job)
+            try:
+                self._work_on(job)
+            finally:
+                self._models.rest()
             self._job = None
         return True
 
     def info(self) -> WorkerInfo:
         """Return what there is to announce. Any thread may ask."""
-        loaded = self._loaded
-        card = loaded.card.id if loaded else None
+        place, models = self._place, self._models
         return WorkerInfo(
-            self._place.id, self._place.device, self._place.pid, card, self._job, time.time(), self._gate.latest
-        )
+            place.id, place.device, place.pid, models.latest, self._job, time.time(), self._gate.latest,
+            models.announced(),
+        )  # fmt: skip
 
     def give_back(self) -> None:
         """Return the current job to the queue although it is still being made; the process must end after this."""
@@ -206,7 +194,8 @@ class Worker:
                 return None
             return CANCELLED
         except (OutOfMemory, MemoryError) as error:
-            self._unload()
+            if not isinstance(error, DoesNotFit):
+                self._models.clear()
             message = str(error) or "The machine ran out of memory."
             return JobError(OutOfMemory.code, message)
         except PipelineError as error:
@@ -221,13 +210,13 @@ class Worker:
             self._gate.ran_full()
             return None
         _log.error("job_crashed id=%s", job.id, exc_info=error)
-        # Nobody knows what state the model is in.
-        self._unload()
+        # Nobody knows what state the device is in.
+        self._models.clear()
         what = type(error).__name__
         return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
 
     def _make(self, job: Job, lease: Lease) -> JobResult:
-        loads = self._loaded is None or self._loaded.card.id != job.card
+        loads = self._models.loads(job.card, job.request)
         meter = Meter(self._expected_s(job, loads=loads), loads=loads)
         previews = Previews(self._assets, job.id, job.request.shape.fps, wanted=lambda: lease.ending is None)
         checkpoints = self._checkpoints(job)
@@ -239,14 +228,18 @@ class Worker:
             if self._drain.left_s() <= 0:
                 raise Cancelled("the worker has to end")
 
+        def note(share: float) -> None:
+            report(Progress(Stage.LOAD, round(100 * share), 100))
+
         if loads:
-            report(Progress(Stage.LOAD, 0, 1))
-            self._switch_to(job.card)
-            report(Progress(Stage.LOAD, 1, 1))
-        assert self._loaded is not None  # noqa: S101 - narrows the type
-        card, pipeline = self._loaded
+            note(0)
+        model = self._models.bring(job.card, job.request, note)
+        if loads:
+            note(1)
+        card, pipeline = model.card, model.pipeline
         with previews, checkpoints, self._assets.work_dir(job.id) as folder:
             clip = engine.generate(pipeline, job.request, report, previews.show, checkpoints)
+            clip = replace(clip, facts={**clip.facts, **facts_of(model.plan)})
             self._save(job, clip, folder, card, report)
             # A worker that has lost the job must not write over the files of the one that has it now.
             lease.confirm()
@@ -287,24 +280,17 @@ class Worker:
         media.thumbnail(video, folder / Variant.THUMBNAIL.filename)
         media.spritesheet(video, folder / Variant.SPRITESHEET.filename)
 
-    def _switch_to(self, card_id: str) -> None:
-        # The device may not hold two models at once.
-        self._unload()
-        began = time.monotonic()
-        self._loaded = self._load(card_id, self._place.device)
-        _log.info("model_loaded card=%s load_s=%.2f", card_id, time.monotonic() - began)
-
     def _preload(self, name: str) -> None:
         try:
-            self._switch_to(name)
+            self._models.preload(name)
         except PipelineError as error:
             # The jobs that need it will say the same to whoever asked for them.
             _log.error("preload_failed model=%s code=%s message=%s", name, error.code, error.message)
 
-    def _unload(self) -> None:
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.pipeline.close()
+
+def facts_of(plan: MemoryPlan) -> Mapping[str, str]:
+    """Return what a result says of the plan that it was made by."""
+    return {"plan": plan.describe(), "predicted_peak_mb": f"{plan.peak / 1e6:.0f}"}
 
 
 def _peak(pipeline: VideoPipeline[Any, Any]) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
+from pipelines.plan import Device, MemoryPlan, numbers_of
 from pipelines.registry import load_registry
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
 from server.assets import AssetStore
 from server.jobs import Job, JobId, JobStatus, new_job_id
+from server.residents import Residents, Source
 from server.settings import Settings
 from server.store import JobStore
 
@@ -41,11 +44,15 @@ class FakePipeline(VideoPipeline[str, int]):
         self.on_step: Callable[[int], None] = lambda step: None
         self.requests: list[GenerationRequest] = []
         self.is_closed = False
+        self.adopted: list[MemoryPlan] = []
         self.sketched: Frames | None = None
 
     @classmethod
-    def load(cls, card: ModelCard, weights: Path, device: str) -> FakePipeline:
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> FakePipeline:
         return cls()
+
+    def adopt(self, plan: MemoryPlan) -> None:
+        self.adopted.append(plan)
 
     def encode(self, request: GenerationRequest) -> str:
         self.requests.append(request)
@@ -70,6 +77,17 @@ class FakePipeline(VideoPipeline[str, int]):
 
     def close(self) -> None:
         self.is_closed = True
+
+
+def roomy(device: str) -> Device:
+    """Describe a CPU beside more memory than anything needs."""
+    return Device(device, "a CPU", 2**40, 2**40, 2**40, None, numbers_of(None))
+
+
+def fake_models(settings: Settings, make: Callable[[], VideoPipeline[Any, Any]]) -> Residents:
+    """Return models that are what ``make`` returns, under the name of any card, on a machine with room for all."""
+    source = Source(lambda name: load_registry().cards[name], lambda *_: make(), roomy)
+    return Residents("cpu", settings, source)
 
 
 MakeJob = Callable[..., Job]

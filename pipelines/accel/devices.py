@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 
 import torch
 
-from pipelines.fitting import CONTEXT_BYTES
+from pipelines.accel.attention import EXACT, NATIVE, usable
 from pipelines.machine import free_disk_bytes, free_ram_bytes, has_int8, ram_bytes
+from pipelines.needs import CONTEXT_BYTES
 from pipelines.plan import Device, numbers_of
+from pipelines.types import DType
+
+_log = logging.getLogger(__name__)
 
 
 def probe(device: str) -> Device:
@@ -33,3 +38,15 @@ def probe(device: str) -> Device:
         capability=capability,
         numbers=numbers_of(capability, int8=has_int8()),
     )
+
+
+def attention_for(device: str, dtype: DType, wanted: str | None = None) -> str:
+    """Return the attention kernel to use: ``wanted`` if it works here, else the fastest that does and does not round.
+
+    Kernels are tried by running them, once for a process.
+    """
+    number = getattr(torch, dtype)
+    if wanted is not None and wanted not in usable(device, number, [wanted]):
+        _log.warning("attention_not_usable kernel=%s device=%s dtype=%s", wanted, device, dtype)
+        wanted = None
+    return wanted or next(iter(usable(device, number, EXACT)), NATIVE)

@@ -6,18 +6,17 @@ import json
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from pipelines.errors import OutOfMemory, PipelineError
-from pipelines.fitting import GIB, Demand, Need, fit, lacks, needs, rungs
+from pipelines.errors import DoesNotFit, PipelineError
+from pipelines.fitting import fit, lacks, rungs
+from pipelines.needs import GIB, Demand, Need, needs, typical_request
 from pipelines.plan import Device, MemoryPlan, numbers_of
 from pipelines.registry import Registry, installed, load_registry
-from pipelines.types import LAST, GenerationRequest, ImageCondition, Stage
-from pipelines.wish import Wish
+from pipelines.types import GenerationRequest, Stage
 from server.cli.outcome import Failure, Outcome
 from server.devices import describe, find_devices
 
@@ -81,7 +80,7 @@ def run(options: Namespace) -> int:
     card = _card(load_registry(), options.model)
     device = _device(options.device, options.vram, options.ram)
     try:
-        request = wanted(card, size=options.size, seconds=options.seconds, picture=options.image)
+        request = typical_request(card, size=options.size, seconds=options.seconds, picture=options.image)
     except PipelineError as error:
         raise Failure(error.message, Outcome.MISUSED) from error
     found = report(card, request, device)
@@ -92,28 +91,13 @@ def run(options: Namespace) -> int:
     return Outcome.DONE if found.refusal is None else Outcome.FAILED
 
 
-def wanted(
-    card: ModelCard, *, size: tuple[int, int] | None = None, seconds: float | None = None, picture: bool = False
-) -> GenerationRequest:
-    """Return the request that a card makes of so few words; pictures that it cannot do without are given.
-
-    Raises:
-        UnsupportedShape: The card cannot make that size or length.
-        UnsupportedOption: It cannot start from a picture.
-    """
-    frames = {"first_frame": 0, "last_frame": LAST}
-    given = sorted({*card.requires, *(["first_frame"] if picture else [])})
-    pictures = tuple(ImageCondition(Path("unread"), frames[which]) for which in given)
-    return card.resolve(Wish("", size=size, seconds=seconds, seed=0, conditions=pictures)).request
-
-
 def report(card: ModelCard, request: GenerationRequest, device: Device) -> Report:
     """Return the plan for a request on a device, and everything that people may want to know of it."""
     demand = Demand.of(request)
     ladder, refusal = rungs(card, demand, device), None
     try:
         plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures)
-    except OutOfMemory as error:
+    except DoesNotFit as error:
         plan, refusal = min(ladder, key=lambda rung: (rung.peak, rung.ram_bytes)), error.message
     faster = ladder if refusal else ladder[: ladder.index(plan)]
     tokens = card.shape.tokens(demand.shape)

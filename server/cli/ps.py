@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -46,10 +47,19 @@ def run(options: Namespace) -> int:
 
 
 def _worker_table(workers: list[Worker]) -> Table:
-    table = Table("device", "model loaded", "state", box=None, pad_edge=False)
+    table = Table("device", "state", "model loaded", "runs with", "unloads", box=None, pad_edge=False)
     for worker in workers:
-        table.add_row(worker.device, worker.model or "-", "busy" if worker.busy else "idle")
+        first = (worker.device, "busy" if worker.busy else "idle")
+        for loaded in worker.models:
+            table.add_row(*first, loaded.model, loaded.plan, _unloads(loaded.unload_at))
+            first = ("", "")
+        if not worker.models:
+            table.add_row(*first, worker.model or "-", "", "")
     return table
+
+
+def _unloads(at: int | None) -> str:
+    return "" if at is None else f"in {clock(max(0, at - time.time()))}"
 
 
 def _video_table(videos: list[Video]) -> Table:

@@ -8,8 +8,9 @@ from fastapi import APIRouter
 
 from server.deps import ServicesDep
 from server.errors import NotReady
-from server.schemas import Health, Ready, Worker
+from server.schemas import Health, Ready, Worker, WorkerModel
 from server.space import pause_reason
+from server.store import WorkerInfo
 
 router = APIRouter(tags=["operations"])
 
@@ -30,8 +31,21 @@ def ready(services: ServicesDep) -> Ready:
     if not workers:
         raise NotReady("No worker has announced itself yet. Try again in a second.", headers={"retry-after": "1"})
     reason = pause_reason(services.settings, [worker.paused for worker in workers])
-    shown = [Worker(device=w.device, model=w.card, busy=w.job is not None) for w in workers]
+    shown = [_shown(worker) for worker in workers]
     return Ready(status="paused" if reason else "ready", reason=reason, workers=shown)
+
+
+def _shown(worker: WorkerInfo) -> Worker:
+    models = [
+        WorkerModel(
+            model=loaded.card,
+            plan=loaded.plan,
+            memory_mb=loaded.memory_bytes / 1e6,
+            unload_at=None if loaded.unload_at is None else int(loaded.unload_at),
+        )
+        for loaded in worker.models or ()
+    ]
+    return Worker(device=worker.device, model=worker.card, busy=worker.job is not None, models=models)
 
 
 def own_version() -> str:

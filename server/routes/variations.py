@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from server.answers import positions
 from server.creation import MEDIA, create_variations, resolve_only
 from server.deps import BodyDep, CallerDep, ServicesDep
-from server.forecast import predict
+from server.forecast import planned, predict
 from server.overview import overview
 from server.parameters import VideoCreate, VideoVariations
-from server.queue_schemas import Estimate
+from server.queue_schemas import Estimate, Foreseen
 from server.retries import once
 from server.schemas import VideoGroup
 from server.validation import openapi_body
@@ -32,5 +32,9 @@ def create_video_variations(body: BodyDep, request: Request, caller: CallerDep, 
 def estimate_video(body: BodyDep, caller: CallerDep, services: ServicesDep) -> Estimate:
     """Say what a video would be and take, without making it."""
     model, card, resolved = resolve_only(body.fields(), caller, services)
-    predicted = predict(services.timings.of(card.id), resolved.request)
-    return Estimate.of(model, card.id, resolved, predicted, overview(services).wait_s)
+    device = services.device()
+    foreseen = Foreseen(
+        predict(services.timings.of(card.id), resolved.request),
+        None if device is None else planned(card, resolved.request, device),
+    )
+    return Estimate.of(model, card.id, resolved, foreseen, overview(services).wait_s)

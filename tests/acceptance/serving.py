@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from pipelines.registry import load_registry
 from server.app import create_app
 from server.jobs import WorkerId
 from server.settings import Settings
 from server.store import JobStore
-from server.worker import Drain, Loaded, Place, Worker
-from tests.conftest import FakePipeline
+from server.worker import Drain, Place, Worker
+from tests.conftest import FakePipeline, fake_models
 
 
 @contextmanager
@@ -27,7 +26,9 @@ def serving(data_dir: Path) -> Generator[str]:
     with accepting(settings) as base_url:
         store = JobStore.open(settings.database_url)
         drain = Drain()
-        worker = Worker(Place(WorkerId("ann"), "cpu", 1), settings, store, drain=drain, load=_load)
+        worker = Worker(
+            Place(WorkerId("ann"), "cpu", 1), settings, store, drain=drain, models=fake_models(settings, FakePipeline)
+        )
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -51,10 +52,6 @@ def accepting(settings: Settings) -> Generator[str]:
         # Nothing is loaded here: every card counts as usable.
         patch.setattr("pipelines.registry.installed", lambda card: True)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-
-
-def _load(card_id: str, device: str) -> Loaded:
-    return Loaded(load_registry().cards[card_id], FakePipeline())
 
 
 @contextmanager

@@ -8,8 +8,9 @@ import pytest
 
 from pipelines.card import Component, ModelCard, Weights
 from pipelines.errors import OutOfMemory
-from pipelines.fitting import GIB, Demand, fit, lacks, lower, model_bytes, needs, rungs
+from pipelines.fitting import fit, lacks, lower, rungs
 from pipelines.memory import Cost, Memory
+from pipelines.needs import GIB, Demand, model_bytes, needs
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import GenerationRequest, Stage, VideoShape, Window

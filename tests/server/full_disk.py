@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from pipelines import registry
 from pipelines.machine import free_disk_bytes
-from pipelines.registry import load_registry
 from pipelines.types import Frames, GenerationRequest, VideoShape
 from server import space
 from server.app import create_app
@@ -20,8 +19,8 @@ from server.jobs import Job, JobId, JobStatus, WorkerId, new_job_id
 from server.settings import Settings
 from server.space import Gate
 from server.store import JobStore
-from server.worker import Loaded, Place, Worker
-from tests.conftest import Clock, FakePipeline
+from server.worker import Place, Worker
+from tests.conftest import Clock, FakePipeline, fake_models
 
 MB = 1_000_000
 
@@ -79,8 +78,8 @@ def main(folder: Path) -> None:
         Ballast(folder),
     )
     pipeline = Noise()
-    card = load_registry().cards["homereel-mini"]
-    worker = Worker(Place(WorkerId("w"), "cpu", 1), settings, store, load=lambda *_: Loaded(card, pipeline))
+    models = fake_models(settings, lambda: pipeline)
+    worker = Worker(Place(WorkerId("w"), "cpu", 1), settings, store, models=models)
     worker._gate = Gate(settings, clock)
 
     def add() -> JobId:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.registry import load_registry
 from pipelines.types import Frames
 from server.assets import AssetMissing
 from server.jobs import JobId, JobStatus, WorkerId
 from server.previews import Previews
-from server.worker import Loaded, Place, Worker
+from server.worker import Place, Worker
+from tests.conftest import fake_models
 
 if TYPE_CHECKING:
     from server.assets import AssetStore
@@ -142,7 +142,7 @@ def test_a_preview_outlives_a_finished_job_and_no_failed_one(
 
     pipeline.on_step = on_step
     place = Place(WorkerId("cpu-ann"), "cpu", 1)
-    Worker(place, settings, store, load=lambda card, _device: Loaded(load_registry().cards[card], pipeline)).run_one()
+    Worker(place, settings, store, models=fake_models(settings, lambda: pipeline)).run_one()
     assert store.get(job_id).status is (JobStatus.FAILED if fails else JobStatus.COMPLETED)
     assert _has_preview(assets, job_id) is not fails
     assets.delete(job_id)

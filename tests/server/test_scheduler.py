@@ -13,7 +13,7 @@ def waiting(name: str, created_at: float, *, card: str = "small", priority: int 
 
 
 def test_nothing_waits() -> None:
-    assert choose([], "small") is None
+    assert choose([], {"small"}) is None
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,16 @@ def test_nothing_waits() -> None:
     ],
 )
 def test_the_next_job(jobs: list[Waiting], loaded: str | None, chosen: str) -> None:
-    next_job = choose(jobs, loaded)
+    next_job = choose(jobs, set() if loaded is None else {loaded})
     assert next_job is not None
     assert next_job.id == chosen
+
+
+def test_any_of_several_loaded_models_saves_loading() -> None:
+    jobs = [waiting("old", 0, card="huge"), waiting("first", 1, card="big"), waiting("second", 2)]
+    chosen = choose(jobs, {"small", "big"})
+    assert chosen is not None
+    assert chosen.id == "first"
 
 
 def runs_before_stranger(arrivals_s: float, *, priority: int, loaded: str) -> int:
@@ -41,7 +48,7 @@ def runs_before_stranger(arrivals_s: float, *, priority: int, loaded: str) -> in
     stranger, now, passed = waiting("stranger", 0, card="big"), 0.0, 0
     while True:
         newcomer = waiting(f"new{passed}", now, priority=priority)
-        if choose([stranger, newcomer], loaded) is stranger:
+        if choose([stranger, newcomer], {loaded}) is stranger:
             return passed
         now, passed = now + arrivals_s, passed + 1
 

@@ -15,14 +15,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from pipelines import media
-from pipelines.card import ModelCard
 from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.jobs import JobId, JobStatus, WorkerId
 from server.settings import Settings
 from server.space import FULL_PAUSE_S, GB, RAN_FULL, Gate, pause_reason, ran_out, shortage
 from server.store import JobStore, WorkerInfo
-from server.worker import Drain, Loaded, Place, Worker
+from server.worker import Drain, Place, Worker
+from tests.conftest import fake_models
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, FakePipeline
@@ -59,11 +59,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-def worker(settings: Settings, store: JobStore, card: ModelCard, pipeline: FakePipeline, clock: Clock) -> Worker:
-    def load(card_id: str, device: str) -> Loaded:
-        return Loaded(card, pipeline)
-
-    worker = Worker(Place(WorkerId("ann"), "cpu", 1), settings, store, drain=Drain(clock), load=load)
+def worker(settings: Settings, store: JobStore, pipeline: FakePipeline, clock: Clock) -> Worker:
+    models = fake_models(settings, lambda: pipeline)
+    worker = Worker(Place(WorkerId("ann"), "cpu", 1), settings, store, drain=Drain(clock), models=models)
     worker._gate = Gate(settings, clock)
     return worker
 

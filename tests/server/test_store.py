@@ -141,7 +141,7 @@ def test_the_line_stands_as_the_scheduler_chooses(store: JobStore, add_job: AddJ
     line = [job.id for job in store.waiting()]
     assert line == [urgent, first, late]
     assert [store.position(job_id) for job_id in line] == [1, 2, 3]
-    chosen = choose(store.waiting(), None)
+    chosen = choose(store.waiting(), ())
     assert chosen is not None
     assert chosen.id == urgent
 

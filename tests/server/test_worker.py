@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipelines import media
-from pipelines.card import ModelCard
+from pipelines.card import Component, ModelCard
 from pipelines.errors import BadOutput, OutOfMemory, PipelineError, WeightsMissing
+from pipelines.needs import GIB
+from pipelines.plan import Device, MemoryPlan, numbers_of
 from pipelines.types import VideoShape
 from server.assets import AssetMissing, AssetStore, Variant
 from server.jobs import JobId, JobStatus, WorkerId
+from server.residents import Residents, Source, find
 from server.settings import Settings
 from server.store import JobStore
-from server.worker import Drain, Loaded, Place, Worker, load
+from server.worker import Drain, Place, Worker
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, FakePipeline
@@ -27,18 +30,29 @@ AddJob = Callable[..., JobId]
 
 
 class Loader:
-    """Hands out the fake model under any name, and remembers the names."""
+    """Hands out the fake model under any name, and remembers the names. There is room for one of them at a time."""
 
     def __init__(self, card: ModelCard, pipeline: FakePipeline) -> None:
         self._card, self._pipeline = card, pipeline
         self.names: list[str] = []
         self.error: Exception | None = None
+        self.source = Source(self.find, self.load, lambda name: cpu(1))
 
-    def __call__(self, card_id: str, device: str) -> Loaded:
-        self.names.append(card_id)
+    def find(self, card_id: str) -> ModelCard:
+        part = Component(params=100_000_000, stage="denoise")
+        weights = self._card.weights.model_copy(update={"components": {"transformer": part}})
+        return self._card.model_copy(update={"id": card_id, "weights": weights})
+
+    def load(self, card: ModelCard, plan: MemoryPlan) -> FakePipeline:
+        self.names.append(card.id)
         if self.error is not None:
             raise self.error
-        return Loaded(self._card.model_copy(update={"id": card_id}), self._pipeline)
+        return self._pipeline
+
+
+def cpu(gib: float) -> Device:
+    size = int(gib * GIB)
+    return Device("cpu", "a CPU", size, size, size, None, numbers_of(None))
 
 
 @pytest.fixture
@@ -52,8 +66,13 @@ def drain(clock: Clock) -> Drain:
 
 
 @pytest.fixture
-def worker(settings: Settings, store: JobStore, loader: Loader, drain: Drain) -> Worker:
-    return Worker(Place(ANN, "cpu", 1), settings, store, drain=drain, load=loader)
+def models(settings: Settings, loader: Loader, clock: Clock) -> Residents:
+    return Residents("cpu", settings, loader.source, clock)
+
+
+@pytest.fixture
+def worker(settings: Settings, store: JobStore, models: Residents, drain: Drain) -> Worker:
+    return Worker(Place(ANN, "cpu", 1), settings, store, drain=drain, models=models)
 
 
 def files_of(settings: Settings, job_id: JobId) -> set[str]:
@@ -87,15 +106,17 @@ def test_the_result_says_what_it_took(worker: Worker, store: JobStore, add_job: 
     assert result is not None
     assert list(result.stage_s) == ["load", "encode", "denoise", "decode", "mux"]
     assert result.peak_memory_bytes > 1_000_000
-    assert result.facts == {"family": "fake"}
+    assert result.facts["family"] == "fake"
+    assert result.facts["plan"] == "float32, all on the device"
+    assert float(result.facts["predicted_peak_mb"]) > 900
 
 
 def test_metadata_can_be_left_out(
-    settings: Settings, store: JobStore, loader: Loader, assets: AssetStore, add_job: AddJob
+    settings: Settings, store: JobStore, models: Residents, assets: AssetStore, add_job: AddJob
 ) -> None:
     job_id = add_job()
     plain = settings.model_copy(update={"embed_metadata": False})
-    Worker(Place(ANN, "cpu", 1), plain, store, load=loader).run_one()
+    Worker(Place(ANN, "cpu", 1), plain, store, models=models).run_one()
     assert media.probe(assets.path(job_id, Variant.VIDEO)).provenance is None
 
 
@@ -192,9 +213,9 @@ def test_a_model_that_cannot_be_loaded_fails_its_job(
     assert error.code == "weights_missing"
 
 
-def test_the_real_loader_refuses_unknown_models() -> None:
+def test_a_model_that_is_unknown_is_refused_as_it_is_elsewhere() -> None:
     with pytest.raises(PipelineError) as refused:
-        load("no-such-model", "cpu")
+        find("no-such-model")
     assert refused.value.code == "model_not_found"
 
 
@@ -323,11 +344,11 @@ def test_a_worker_announces_what_it_is_at(worker: Worker, pipeline: FakePipeline
 
 
 def test_a_preloaded_worker_is_warm(
-    settings: Settings, store: JobStore, loader: Loader, drain: Drain, pipeline: FakePipeline
+    settings: Settings, store: JobStore, loader: Loader, models: Residents, drain: Drain, pipeline: FakePipeline
 ) -> None:
     warm = settings.model_copy(update={"preload": "homereel-mini"})
     drain.begin(0)
-    Worker(Place(ANN, "cpu", 1), warm, store, drain=drain, load=loader).run()
+    Worker(Place(ANN, "cpu", 1), warm, store, drain=drain, models=models).run()
     assert loader.names == ["homereel-mini"]
 
 
@@ -337,6 +358,6 @@ def test_prompts_stay_out_of_the_log(worker: Worker, add_job: AddJob, caplog: py
         worker.run_one()
     lines = [record.getMessage() for record in caplog.records if record.name == "server.worker"]
     events = [line.split()[0] for line in lines]
-    assert events == ["job_started", "model_loaded", "job_finished"]
+    assert events == ["job_started", "job_finished"]
     assert all(job_id in line for line in lines if line.startswith("job_"))
     assert "red ball" not in caplog.text

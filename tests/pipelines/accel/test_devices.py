@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.accel.devices import probe
-from pipelines.fitting import CONTEXT_BYTES, GIB
+from pipelines.needs import CONTEXT_BYTES, GIB
 
 
 def test_a_cpu_offers_what_is_free() -> None:

@@ -17,6 +17,7 @@ from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.cli.main import main
 from server.jobs import JobError, JobId, JobResult, WorkerId
+from server.loaded import LoadedModel
 from server.settings import Settings
 from server.store import JobStore, WorkerInfo
 
@@ -60,7 +61,9 @@ class Stage:
             self._finish_all()
 
     def announce(self) -> None:
-        worker = WorkerInfo(id=WORKER, device="cpu", pid=1, card="homereel-mini", job=None, seen_at=time.time())
+        now = time.time()
+        models = (LoadedModel("homereel-mini", "float32, all on the device", 49_000_000, now + 90),)
+        worker = WorkerInfo(id=WORKER, device="cpu", pid=1, card="homereel-mini", job=None, seen_at=now, models=models)
         self.store.announce(worker)
 
     def _finish_all(self) -> None:

@@ -1,6 +1,7 @@
 """The other verbs."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_an_unknown_verb_is_misuse(homereel: Run) -> None:
 
 def test_list_shows_every_model_and_its_aliases(homereel: Run) -> None:
     _, printed, _ = homereel("list", "--json")
-    (mini,) = (json.loads(line) for line in printed.splitlines())
+    mini = next(row for row in map(json.loads, printed.splitlines()) if row["id"] == "homereel-mini")
     assert (mini["id"], mini["licence"], mini["aliases"]) == ("homereel-mini", "Apache-2.0", ["sora-2", "sora-2-pro"])
     assert "160x96" in mini["sizes"]
     _, table, _ = homereel("list")
@@ -48,6 +49,7 @@ def test_ps_shows_workers_and_open_videos_in_their_order(stage: Stage, homereel:
     assert [worker["device"] for worker in shown["workers"]] == ["cpu"]
     assert [video["id"] for video in shown["videos"]] == [first.id, second.id]
     _, table, _ = homereel("ps")
+    assert re.search(r"cpu +idle +homereel-mini +float32, all on the device +in 1:\d\d", table)
     assert done.id not in table
     assert "[bold]first" in table
     assert first.id in table

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipelines.card import Component, ModelCard, Weights
-from pipelines.fitting import GIB
+from pipelines.needs import GIB, typical_request
 from pipelines.registry import Registry
 from server.cli import plan
-from server.cli.plan import report, wanted
+from server.cli.plan import report
 from server.devices import describe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -117,4 +117,6 @@ def test_plans_that_would_not_have_helped_are_not_listed(large: ModelCard) -> No
     assert device is not None
     small = replace(device, memory_bytes=30 * GIB, ram_bytes=30 * GIB)
     # Tiles bring this model nothing: its peak is elsewhere.
-    assert [passed.plan for passed in report(large, wanted(large), small).passed] == ["float32, all on the device"]
+    assert [passed.plan for passed in report(large, typical_request(large), small).passed] == [
+        "float32, all on the device"
+    ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from pipelines.plan import Device, numbers_of
 from pipelines.types import Stage
 from server.deps import Services
 from server.jobs import JobId
@@ -52,7 +55,31 @@ def test_a_long_clip_is_made_in_windows(client: TestClient) -> None:
 
 def test_nothing_is_predicted_before_anything_was_measured(client: TestClient) -> None:
     known = estimate(client)
-    assert (known["predicted_time_s"], known["predicted_memory_mb"], known["queue_wait_s"]) == (None, None, None)
+    assert (known["predicted_time_s"], known["queue_wait_s"]) == (None, None)
+
+
+def test_memory_is_the_plans_until_it_has_been_measured(
+    client: TestClient, services: Services, create: Callable[..., str]
+) -> None:
+    short, long = estimate(client, seconds="2"), estimate(client, seconds="4")
+    assert 500 < short["predicted_memory_mb"] < long["predicted_memory_mb"] < 2000
+    measure(services, create(seconds="4"))
+    assert estimate(client, seconds="4")["predicted_memory_mb"] == 1.5
+
+
+def test_what_does_not_fit_is_no_error_but_a_warning(client: TestClient, services: Services, app: FastAPI) -> None:
+    small = Device("cpu", "a CPU", 2**28, 2**28, 2**40, None, numbers_of(None))
+    app.state.services = replace(services, device=lambda: small)
+    known = estimate(client)
+    assert any("does not fit on cpu" in warning for warning in known["warnings"])
+    assert known["predicted_memory_mb"] > 268
+
+
+def test_a_device_that_nobody_can_describe_predicts_nothing(
+    client: TestClient, services: Services, app: FastAPI
+) -> None:
+    app.state.services = replace(services, device=lambda: None)
+    assert estimate(client)["predicted_memory_mb"] is None
 
 
 def test_what_was_measured_is_predicted_again(

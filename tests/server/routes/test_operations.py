@@ -6,12 +6,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from server.loaded import LoadedModel
 from server.store import JobStore, WorkerInfo
 from tests.server.routes.conftest import ANN, Hand, refused
 
 
 def announce(store: JobStore, hand: Hand) -> None:
-    store.announce(WorkerInfo(ANN, "cpu", 123, "homereel-mini", None, hand.services.now()))
+    models = (
+        LoadedModel("homereel-mini", "float32, all on the device", 49_000_000, 1_800_000_000.7),
+        LoadedModel("other", "bfloat16, model offload", 1, None),
+    )
+    store.announce(WorkerInfo(ANN, "cpu", 123, "homereel-mini", None, hand.services.now(), models=models))
 
 
 def test_health_asks_nobody(client: TestClient, store: JobStore) -> None:
@@ -29,8 +34,30 @@ def test_ready_waits_for_a_worker(client: TestClient, store: JobStore, hand: Han
     assert ready.json() == {
         "status": "ready",
         "reason": None,
-        "workers": [{"device": "cpu", "model": "homereel-mini", "busy": False}],
+        "workers": [
+            {
+                "device": "cpu",
+                "model": "homereel-mini",
+                "busy": False,
+                "models": [
+                    {
+                        "model": "homereel-mini",
+                        "plan": "float32, all on the device",
+                        "memory_mb": 49.0,
+                        "unload_at": 1_800_000_000,
+                    },
+                    {"model": "other", "plan": "bfloat16, model offload", "memory_mb": 1e-6, "unload_at": None},
+                ],
+            }
+        ],
     }
+
+
+def test_a_worker_of_an_earlier_version_says_nothing_of_its_models(
+    client: TestClient, store: JobStore, hand: Hand
+) -> None:
+    store.announce(WorkerInfo(ANN, "cpu", 123, None, None, hand.services.now()))
+    assert client.get("/ready").json()["workers"][0]["models"] == []
 
 
 def test_metrics_count_jobs_workers_and_requests(

@@ -1,0 +1,220 @@
+"""Predicts what a clip needs of device, RAM and disk under a plan: weights, activations, what is always there. Pure.
+
+``pipelines.fitting`` chooses the plan by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.card import Component, ModelCard
+from pipelines.memory import BYTES
+from pipelines.plan import MemoryPlan, Offload, Quantisation
+from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Stage, VideoShape
+from pipelines.wish import Wish
+
+GIB = 2**30
+# What CUDA, its libraries and their workspaces take of the device before the first tensor.
+CONTEXT_BYTES = GIB
+# Convolutions' workspaces, and the gaps between blocks of the allocator, on top of live tensors.
+SLACK = 1.2
+# Python and its libraries in RAM before the first weight, with CUDA's and without.
+PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
+# Embeddings, norms and biases keep their numbers; what is stored in a byte has scales beside it.
+_PACKED_BYTES = 1.05
+# Blocks on the device at a time when they come and go: the one that computes, the next, what is outside of blocks.
+_BLOCKS_AT_HAND = 3
+
+
+class Need(NamedTuple):
+    """What one stage needs of the device, in bytes: weights, at most so much beside them, and what is always there."""
+
+    weights: int
+    activations: int
+    base: int = CONTEXT_BYTES
+
+    @property
+    def allocated(self) -> int:
+        """Live tensors at their peak."""
+        return self.weights + self.activations
+
+    @property
+    def reserved(self) -> int:
+        """What the driver sees: with the allocator's slack, and what is there before the first tensor."""
+        return self.weights + int(self.activations * SLACK) + self.base
+
+
+class Held(NamedTuple):
+    """Bytes of the device and of RAM."""
+
+    device: int
+    ram: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What decides the memory of a clip.
+
+    Attributes:
+        shape: The largest window that is made in one go.
+        guided: Whether classifier-free guidance is on.
+        pictures: Whether frames are given, which the VAE encodes before denoising.
+    """
+
+    shape: VideoShape
+    guided: bool = True
+    pictures: bool = False
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Demand:
+        """Return what decides the memory of a request."""
+        frames = max(window.frames for window in request.pieces)
+        given = bool(request.conditions or request.references or request.source or len(request.pieces) > 1)
+        return cls(request.shape._replace(frames=frames), request.guidance_scale > 1, given)
+
+
+def typical_request(
+    card: ModelCard, *, size: tuple[int, int] | None = None, seconds: float | None = None, picture: bool = False
+) -> GenerationRequest:
+    """Return the request that a card makes of so few words; pictures that it cannot do without are given.
+
+    Raises:
+        UnsupportedShape: The card cannot make that size or length.
+        UnsupportedOption: It cannot start from a picture.
+    """
+    frames = {"first_frame": 0, "last_frame": LAST}
+    given: set[str] = set(card.requires)
+    if picture:
+        given.add("first_frame")
+    pictures = tuple(ImageCondition(Path("unread"), frames[which]) for which in sorted(given))
+    return card.resolve(Wish("", size=size, seconds=seconds, seed=0, conditions=pictures)).request
+
+
+def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, Need]:
+    """Return what each stage needs of the plan's device."""
+    shape = window_of(card, demand.shape)
+    wide = 2 if plan.dtype == "float32" else 1
+    vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide
+    tokens = card.shape.tokens(shape) * (2 if demand.guided and card.memory.batched_guidance else 1)
+    sampling = int(tokens * card.memory.token_cost(_largest(card)) * wide)
+    picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
+    decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
+    text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
+    beside = {Stage.ENCODE: text, Stage.DENOISE: max(sampling, picture), Stage.DECODE: decoding}
+    base = CONTEXT_BYTES if plan.device.startswith("cuda") else CPU_PROCESS_BYTES
+    return {stage: Need(_weights_at(card, demand, plan, stage), size, base) for stage, size in beside.items()}
+
+
+def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
+    """Return what a part's weights take under a plan."""
+    if _is_denoiser(name) and plan.quantisation is not Quantisation.NONE:
+        return int(part.params * _PACKED_BYTES)
+    # Nothing computes in fewer bytes than the plan's.
+    own: DType = plan.dtype if part.dtype is None or plan.dtype == "float32" else part.dtype
+    return part.params * BYTES[own]
+
+
+def model_bytes(card: ModelCard, plan: MemoryPlan) -> int:
+    """Return what all weights of a model take under a plan, wherever they are."""
+    return sum(stored_bytes(name, part, plan) for name, part in card.weights.components.items())
+
+
+def held(card: ModelCard, plan: MemoryPlan) -> Held:
+    """Return what a loaded model takes while it has nothing to do."""
+    parts = {name: stored_bytes(name, part, plan) for name, part in card.weights.components.items()}
+    in_ram = sum(size for name, size in parts.items() if _in_ram(name, plan))
+    if not plan.device.startswith("cuda"):
+        return Held(sum(parts.values()), sum(parts.values()))
+    if plan.offload is Offload.NONE:
+        return Held(sum(parts.values()) - in_ram, in_ram)
+    # What was needed last is still there: the decoder.
+    last = sum(parts[name] for name, part in card.weights.components.items() if part.stage == "decode")
+    return Held(last, in_ram)
+
+
+def predicted(card: ModelCard, demand: Demand, plan: MemoryPlan) -> MemoryPlan:
+    """Return the plan with what it needs."""
+    peaks = {stage: need.reserved for stage, need in needs(card, demand, plan).items()}
+    ram = _ram(card, plan) if plan.device.startswith("cuda") else max(peaks.values())
+    moved = _denoisers(card) if plan.offload is Offload.DISK else {}
+    disk = sum(stored_bytes(name, part, plan) for name, part in moved.items())
+    return replace(plan, peak_bytes=peaks, ram_bytes=ram, disk_bytes=disk)
+
+
+def _ram(card: ModelCard, plan: MemoryPlan) -> int:
+    """Return the highest memory of the process beside a GPU, which is when the model is loaded.
+
+    Parts are loaded one after the other, denoisers first; each goes where it is to be before the next one comes.
+    """
+    plain = replace(plan, quantisation=Quantisation.NONE)
+    highest = kept = 0
+    for denoisers in (True, False):
+        parts = {n: part for n, part in card.weights.components.items() if _is_denoiser(n) is denoisers}
+        stays = {n: stored_bytes(n, part, plan) if _in_ram(n, plan) else 0 for n, part in parts.items()}
+        kept += sum(stays.values())
+        passing = max((stored_bytes(n, part, plain) - stays[n] for n, part in parts.items()), default=0)
+        highest = max(highest, kept + passing)
+    return PROCESS_BYTES + highest
+
+
+def _in_ram(name: str, plan: MemoryPlan) -> bool:
+    """Tell whether a part is in the machine's memory while it has nothing to do."""
+    if _is_denoiser(name):
+        return plan.offload not in (Offload.NONE, Offload.DISK)
+    return plan.offload is not Offload.NONE or (plan.text_encoder_on_cpu and is_text_encoder(name))
+
+
+def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> int:
+    """Return the bytes of the weights that are on the device in a stage."""
+    parts = {
+        name: part
+        for name, part in card.weights.components.items()
+        if not (plan.text_encoder_on_cpu and is_text_encoder(name))
+    }
+    size = {name: stored_bytes(name, part, plan) for name, part in parts.items()}
+    if plan.offload is Offload.NONE:
+        return sum(size.values())
+    here = {name for name, part in parts.items() if part.stage == stage.value}
+    if stage is Stage.DENOISE and demand.pictures:
+        # Given frames are encoded there and then, by all that has eyes.
+        here |= {name for name in parts if not is_text_encoder(name)}
+    denoisers = [size[name] for name in here if _is_denoiser(name)]
+    others = sum(size[name] for name in here if not _is_denoiser(name))
+    return others + _at_hand(card, plan, max(denoisers, default=0))
+
+
+def _at_hand(card: ModelCard, plan: MemoryPlan, denoiser: int) -> int:
+    """Return how much of a denoiser's weights is on the device at a time."""
+    match plan.offload:
+        case Offload.NONE | Offload.MODEL:
+            return denoiser
+        case Offload.GROUP | Offload.DISK:
+            return denoiser * min(_BLOCKS_AT_HAND, card.memory.blocks) // card.memory.blocks
+        case Offload.SEQUENTIAL:
+            return denoiser // card.memory.blocks
+
+
+def window_of(card: ModelCard, shape: VideoShape) -> VideoShape:
+    """Return what is made in one go of a clip."""
+    return shape._replace(frames=min(shape.frames, card.shape.max_frames))
+
+
+def _is_denoiser(name: str) -> bool:
+    # The names under which diffusers keeps whatever runs at every step.
+    return name.startswith("transformer")
+
+
+def is_text_encoder(name: str) -> bool:
+    """Tell by its name whether a part encodes words."""
+    return name.startswith("text_encoder")
+
+
+def _denoisers(card: ModelCard) -> dict[str, Component]:
+    return {name: part for name, part in card.weights.components.items() if _is_denoiser(name)}
+
+
+def _largest(card: ModelCard) -> int:
+    return max((part.params for part in _denoisers(card).values()), default=0)
