@@ -147,17 +147,14 @@ def predicted(card: ModelCard, demand: Demand, plan: MemoryPlan) -> MemoryPlan:
 def _ram(card: ModelCard, plan: MemoryPlan) -> int:
     """Return the highest memory of the process beside a GPU, which is when the model is loaded.
 
-    Parts are loaded one after the other, denoisers first; each goes where it is to be before the next one comes.
+    Denoisers come one after the other, and each goes where it is to be before the next one; all the rest follows.
     """
     plain = replace(plan, quantisation=Quantisation.NONE)
-    highest = kept = 0
-    for denoisers in (True, False):
-        parts = {n: part for n, part in card.weights.components.items() if _is_denoiser(n) is denoisers}
-        stays = {n: stored_bytes(n, part, plan) if _in_ram(n, plan) else 0 for n, part in parts.items()}
-        kept += sum(stays.values())
-        passing = max((stored_bytes(n, part, plain) - stays[n] for n, part in parts.items()), default=0)
-        highest = max(highest, kept + passing)
-    return PROCESS_BYTES + highest
+    denoisers = _denoisers(card)
+    stays = {name: stored_bytes(name, part, plan) if _in_ram(name, plan) else 0 for name, part in denoisers.items()}
+    passing = max((stored_bytes(name, part, plain) - stays[name] for name, part in denoisers.items()), default=0)
+    rest = sum(stored_bytes(n, part, plan) for n, part in card.weights.components.items() if n not in denoisers)
+    return PROCESS_BYTES + sum(stays.values()) + max(passing, rest)
 
 
 def _in_ram(name: str, plan: MemoryPlan) -> bool:

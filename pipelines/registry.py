@@ -132,6 +132,11 @@ def attention_for(device: str, dtype: DType, wanted: str | None) -> str:
     return import_module("pipelines.accel.devices").attention_for(device, dtype, wanted)
 
 
+def release(device: str) -> None:
+    """Give the memory of models that are gone back to the device, for workers alone."""
+    import_module("pipelines.accel.devices").release(device)
+
+
 def load_pipeline(card: ModelCard, plan: MemoryPlan) -> VideoPipeline[Any, Any]:
     """Load a model onto the plan's device.
 

@@ -50,6 +50,7 @@ class Source:
     load: Callable[[ModelCard, MemoryPlan], VideoPipeline[Any, Any]] = registry.load_pipeline
     probe: Callable[[str], Device] = registry.probe
     attention_for: Callable[[str, DType, str | None], str] = registry.attention_for
+    release: Callable[[str], None] = registry.release
 
 
 class Residents:
@@ -151,11 +152,15 @@ class Residents:
 
     def drop(self, name: str) -> None:
         """Give a model up, if it is loaded."""
-        model = self._models.get(name)
-        if model is not None:
-            self._models = {other: kept for other, kept in self._models.items() if other != name}
-            model.pipeline.close()
-            _log.info("model_unloaded card=%s", name)
+        if name not in self._models:
+            return
+        model = self._models[name]
+        self._models = {other: kept for other, kept in self._models.items() if other != name}
+        model.pipeline.close()
+        # Nothing may hold it any more when memory is given back.
+        del model
+        self._source.release(self._name)
+        _log.info("model_unloaded card=%s", name)
 
     def clear(self) -> None:
         """Give all models up."""

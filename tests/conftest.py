@@ -86,7 +86,7 @@ def roomy(device: str) -> Device:
 
 def fake_models(settings: Settings, make: Callable[[], VideoPipeline[Any, Any]]) -> Residents:
     """Return models that are what ``make`` returns, under the name of any card, on a machine with room for all."""
-    source = Source(lambda name: load_registry().cards[name], lambda *_: make(), roomy)
+    source = Source(lambda name: load_registry().cards[name], lambda *_: make(), roomy, release=lambda _: None)
     return Residents("cpu", settings, source)
 
 

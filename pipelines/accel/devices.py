@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import platform
 
@@ -38,6 +40,16 @@ def probe(device: str) -> Device:
         capability=capability,
         numbers=numbers_of(capability, int8=has_int8()),
     )
+
+
+def release(device: str) -> None:
+    """Give the memory of models that are gone back to the device and to the machine; both libraries keep it else."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def attention_for(device: str, dtype: DType, wanted: str | None = None) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import logging
-from collections.abc import Generator, Mapping
+import shutil
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,15 +23,17 @@ import transformers
 from torch import nn
 
 from pipelines.accel.attention import use_attention
-from pipelines.accel.offload import offload_blocks
+from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
 from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
+from pipelines.loading import loaded
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
 Q = TypeVar("Q", bound=diffusers.DiffusionPipeline)
 
+_LOCAL = {"local_files_only": True, "use_safetensors": True}
 # What goes wrong when a checkpoint lacks a file, or has one that is cut short or of another model.
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError)
 
@@ -42,18 +46,24 @@ class Host(Generic[P]):
         plan: How it runs.
     """
 
-    def __init__(self, pipe: P, card: ModelCard, plan: MemoryPlan) -> None:
+    def __init__(self, pipe: P, card: ModelCard, plan: MemoryPlan, denoisers: Denoisers | None = None) -> None:
+        """Take a pipeline over.
+
+        Args:
+            pipe: Its parts are on the CPU.
+            card: The model's card.
+            plan: How it is to run.
+            denoisers: Those of its parts that run as the plan says already.
+        """
         self.pipe = _on_device(pipe, plan.device)
         self.card = card
         self.plan = plan
         pipe.set_progress_bar_config(disable=True)
+        self._settled = denoisers or Denoisers(plan)
         for name in self._denoisers():
-            part: Any = getattr(pipe, name)
-            quantize(part, plan)
-            use_attention(part, plan.attention)
-            if plan.compiled:
-                part.compile_repeated_blocks(fullgraph=True)
+            self._settled.settle(name, getattr(pipe, name))
         self._place()
+        self._tile()
 
     @classmethod
     def load(cls, kind: type[P], card: ModelCard, weights: Path, plan: MemoryPlan, **instead: object) -> Host[P]:
@@ -75,10 +85,17 @@ class Host(Generic[P]):
             name: getattr(torch, dtype) for name, dtype in _own_dtypes(card, plan).items()
         }
         try:
+            denoisers = Denoisers(plan)
+            sizes = _sizes(weights)
+            done = 0
+            for name, part in _denoisers_of(kind, weights, dtypes, instead.keys()):
+                denoisers.settle(name, part)
+                done += sizes.get(name, 0)
+                loaded(done / sum(sizes.values()))
             pipe = kind.from_pretrained(
-                weights, dtype=dtypes, local_files_only=True, use_safetensors=True, trust_remote_code=False, **instead
+                weights, dtype=dtypes, **_LOCAL, trust_remote_code=False, **denoisers.parts, **instead
             )
-            return cls(pipe, card, plan)
+            return cls(pipe, card, plan, denoisers)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"{card.id} does not fit on {plan.device}: {error}") from error
         except PipelineError:
@@ -149,9 +166,11 @@ class Host(Generic[P]):
     def adopt(self, plan: MemoryPlan) -> None:
         """Run by another plan of the same placement."""
         self.plan = plan
+        self._tile()
 
     def close(self) -> None:
         """Free the device."""
+        self._settled.close()
         del self.pipe
         gc.collect()
         if self.plan.device.startswith("cuda"):
@@ -166,14 +185,21 @@ class Host(Generic[P]):
 
     def _place(self) -> None:
         """Put every part where it is while nothing runs."""
-        plan = self.plan
+        plan, denoisers = self.plan, self._denoisers()
         for name, part in self._modules().items():
-            if name in self._denoisers() and plan.offload in (Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK):
-                offload_blocks(part, plan)
-            elif plan.offload is Offload.NONE and not self._stays_on_cpu(name):
+            if self._stays_on_cpu(name):
+                stay_on_cpu(part, plan.device)
+            elif plan.offload is Offload.NONE and name not in denoisers:
                 part.to(plan.device)
-        if plan.offload is Offload.MODEL and len(self._denoisers()) > 1:
+        if plan.offload is Offload.MODEL and len(denoisers) > 1:
             self._take_turns()
+
+    def _tile(self) -> None:
+        """Have pictures encoded and decoded tile by tile, or not."""
+        for part in self._modules().values():
+            choose = getattr(part, "enable_tiling" if self.plan.tiled else "disable_tiling", None)
+            if choose is not None:
+                choose()
 
     def _take_turns(self) -> None:
         """Let each of several denoisers come to the device when it is called, in the place of the one before."""
@@ -206,6 +232,63 @@ class Host(Generic[P]):
 
     def _stays_on_cpu(self, name: str) -> bool:
         return self.plan.text_encoder_on_cpu and name.startswith("text_encoder")
+
+
+class Denoisers:
+    """The parts that run at every step, made to run as a plan says.
+
+    They are large: each goes where it is to be before the next one is loaded.
+
+    Attributes:
+        parts: By name.
+    """
+
+    def __init__(self, plan: MemoryPlan) -> None:
+        self._plan = plan
+        self.parts: dict[str, Any] = {}
+        self._folders: list[Path] = []
+
+    def settle(self, name: str, part: Any) -> None:
+        """Take a part, unless it has been taken before."""
+        if name in self.parts:
+            return
+        plan = self._plan
+        self.parts[name] = part
+        quantize(part, plan)
+        use_attention(part, plan.attention)
+        if plan.compiled:
+            part.compile_repeated_blocks(fullgraph=True)
+        if plan.offload is Offload.NONE:
+            part.to(plan.device)
+        elif plan.offload in STREAMED and (folder := offload_blocks(part, plan)) is not None:
+            self._folders.append(folder)
+
+    def close(self) -> None:
+        """Remove what is on the disk."""
+        self.parts.clear()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _denoisers_of(
+    kind: type[Any], weights: Path, dtypes: Mapping[str, torch.dtype], instead: Collection[str]
+) -> Iterator[tuple[str, Any]]:
+    """Load a checkpoint's denoisers one by one, those that the pipeline takes and that nothing stands in for."""
+    index = json.loads((weights / "model_index.json").read_text(encoding="utf-8"))
+    wanted = inspect.signature(kind.__init__).parameters.keys() - set(instead)
+    for name, entry in index.items():
+        if not name.startswith("transformer") or name not in wanted or entry[0] != "diffusers":
+            continue
+        part: Any = getattr(diffusers, entry[1])
+        yield name, part.from_pretrained(weights, subfolder=name, dtype=dtypes.get(name, dtypes["default"]), **_LOCAL)
+
+
+def _sizes(weights: Path) -> dict[str, int]:
+    """Return the bytes of each part's weights."""
+    sizes: dict[str, int] = {}
+    for file in weights.glob("*/*.safetensors"):
+        sizes[file.parent.name] = sizes.get(file.parent.name, 0) + file.stat().st_size
+    return sizes
 
 
 def quiet() -> None:

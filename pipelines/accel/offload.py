@@ -1,24 +1,34 @@
-"""Denoisers that do not fit the device as a whole: a few blocks, or one layer, at a time."""
+"""Parts that do not fit the device: denoisers a few blocks or one layer at a time, text encoders not at all."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
+from torch import nn
 
 from pipelines.plan import MemoryPlan, Offload
 
+STREAMED = frozenset({Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK})
+_FOLDER = "homereel-offload-"
 
-def offload_blocks(transformer: Any, plan: MemoryPlan) -> None:
+
+def offload_blocks(transformer: Any, plan: MemoryPlan) -> Path | None:
     """Keep a denoiser in RAM (or on disk) and send its blocks to the device just before they are needed.
 
     With a GPU the next block travels while the one before computes.
+
+    Returns:
+        The folder on the disk, for the caller to remove in the end; None if there is none.
     """
     streams = plan.device.startswith("cuda")
     by_layer = plan.offload is Offload.SEQUENTIAL
-    # Goes with the process: the weights are in the checkpoint all the same.
-    folder = tempfile.mkdtemp(prefix="homereel-offload-") if plan.offload is Offload.DISK else None
+    folder = _disk_folder() if plan.offload is Offload.DISK else None
     transformer.enable_group_offload(
         onload_device=torch.device(plan.device),
         offload_device=torch.device("cpu"),
@@ -27,5 +37,39 @@ def offload_blocks(transformer: Any, plan: MemoryPlan) -> None:
         use_stream=streams,
         non_blocking=streams,
         low_cpu_mem_usage=streams,
-        offload_to_disk_path=folder,
+        offload_to_disk_path=None if folder is None else str(folder),
     )
+    return folder
+
+
+def stay_on_cpu(part: nn.Module, device: str) -> None:
+    """Let a part compute on the CPU within a pipeline that computes on ``device``: it takes and gives tensors there."""
+
+    def come(_part: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        return send_to_device(args, "cpu"), send_to_device(kwargs, "cpu")
+
+    def go(_part: nn.Module, _args: Any, output: Any) -> Any:
+        return send_to_device(output, device)
+
+    part.register_forward_pre_hook(come, with_kwargs=True)
+    part.register_forward_hook(go)
+
+
+def _disk_folder() -> Path:
+    """Return a new folder of this process, after removing those of processes that died and could not."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{_FOLDER}*-*"):
+        owner = left.name.removeprefix(_FOLDER).partition("-")[0]
+        if owner.isdecimal() and not _lives(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

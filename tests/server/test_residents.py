@@ -35,6 +35,7 @@ class Shop:
     pipelines: dict[str, FakePipeline] = field(default_factory=dict[str, FakePipeline])
     kernels: list[tuple[str, DType, str | None]] = field(default_factory=list[tuple[str, DType, "str | None"]])
     probes: int = 0
+    released: int = 0
 
     def find(self, name: str) -> ModelCard:
         if name not in BILLIONS:
@@ -60,7 +61,10 @@ class Shop:
 
     @property
     def source(self) -> Source:
-        return Source(self.find, self.load, self.probe, self.attention_for)
+        return Source(self.find, self.load, self.probe, self.attention_for, self.release)
+
+    def release(self, device: str) -> None:
+        self.released += 1
 
     def names(self) -> list[str]:
         return [name for name, _ in self.loaded]
@@ -119,6 +123,7 @@ def test_the_one_used_longest_ago_makes_room(shop: Shop, open_with: OpenWith, ma
     bring(models, make_request(), "middle", "small", "large")
     assert models.names() == {"large"}
     assert all(shop.pipelines[name].is_closed for name in ("small", "middle"))
+    assert shop.released == 2
     models = open_with(gpu(26))
     bring(models, make_request(), "middle", "small", "large")
     assert models.names() == {"small", "large"}

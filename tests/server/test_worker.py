@@ -36,7 +36,7 @@ class Loader:
         self._card, self._pipeline = card, pipeline
         self.names: list[str] = []
         self.error: Exception | None = None
-        self.source = Source(self.find, self.load, lambda name: cpu(1))
+        self.source = Source(self.find, self.load, lambda name: cpu(1), release=lambda name: None)
 
     def find(self, card_id: str) -> ModelCard:
         part = Component(params=100_000_000, stage="denoise")

@@ -227,6 +227,11 @@ class FamilyContract(ABC):
         assert (self.made(offloaded, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
         offloaded.close()
 
+    def test_words_encoded_on_the_cpu_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+        apart = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL, text_encoder_on_cpu=True))
+        assert (self.made(apart, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        apart.close()
+
     def test_tiles_make_a_clip_of_the_same_shape(self, checkpoint: Path, album: Path) -> None:
         tiled = self.load(checkpoint, MemoryPlan("cpu", tiled=True))
         assert len(self.made(tiled, self.wish(album))) == self.card.shape.min_frames
