@@ -66,6 +66,15 @@ class Licence(BaseModel):
     id: str
     url: HttpUrl
     note: str = ""
+    gated: bool = Field(default=False, description="Whether the hub asks for its acceptance before the download.")
+    excludes: tuple[str, ...] = Field(default=(), description="Regions whose people it gives nothing to.")
+    limit: str = Field(default="", description="Who has to pay or ask, such as companies above a revenue.")
+    attribution: str = Field(default="", description="What has to be shown beside what is made.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may use it for anything, so that nobody need be asked first."""
+        return not (self.gated or self.excludes or self.limit)
 
 
 class Component(BaseModel):
@@ -78,18 +87,20 @@ class Component(BaseModel):
 
 
 class Weights(BaseModel):
-    """Where the weights are: inside the project, or in a hub repository at a pinned revision."""
+    """Where the weights are: inside the project, in a hub repository at a revision, or in a folder of this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     package: str | None = Field(default=None, description="Folder of this checkout, dotted: 'pipelines.embedded'.")
     repo: str | None = Field(default=None, description="Hub repository, 'owner/name'.")
+    folder: Path | None = Field(default=None, description="Folder of this machine, for cards that users add.")
+    layout: str = Field(default="", description="Class that the checkpoint's index names.")
     revision: str = Field(description="Commit of the repository, or version of the packaged weights.")
     components: dict[str, Component] = Field(default_factory=dict, description="The parts, by their folders' names.")
 
     @model_validator(mode="after")
     def _exactly_one_place(self) -> Weights:
-        if (self.package is None) == (self.repo is None):
-            raise ValueError("name either package or repo")
+        if sum(place is not None for place in (self.package, self.repo, self.folder)) != 1:
+            raise ValueError("name one of package, repo and folder")
         return self
 
 

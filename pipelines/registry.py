@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from pipelines import snapshot
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
@@ -24,10 +25,18 @@ _ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
 
 @dataclass(frozen=True)
 class Registry:
-    """All cards by id, and aliases: each an ordered list of card ids, the first installed one counting."""
+    """All cards by id, and aliases.
+
+    Attributes:
+        cards: By their ids.
+        aliases: Each an ordered list of card ids. The first counts that is installed, can do what is asked for, and
+            whose licence is open to everybody, or accepted: nobody gets a licence's duties by a name of somebody else.
+        accepted: Ids of licences that are accepted although they exclude or limit somebody.
+    """
 
     cards: Mapping[str, ModelCard]
     aliases: Mapping[str, tuple[str, ...]]
+    accepted: frozenset[str] = frozenset()
 
     def names(self) -> list[str]:
         """Return every name that ``find`` knows, aliases first."""
@@ -40,14 +49,33 @@ class Registry:
             UnknownModel: There is none; the message lists those that can be used.
             WeightsMissing: There is one, but its weights are not on this machine; the message says how to get them.
         """
+        usable = self._usable(name)
+        if usable:
+            return usable[0]
         cards = self._meant_by(name)
-        usable = next(filter(installed, cards), None)
-        if usable is not None:
-            return usable
         if cards:
             raise _missing(cards[0])
         here = ", ".join(known for known in self.names() if any(map(installed, self._meant_by(known))))
         raise UnknownModel(f"The model '{name}' does not exist. Models here: {here or 'none'}.", param="model")
+
+    def choose(self, name: str, wish: Wish) -> tuple[ModelCard, Resolved]:
+        """Return the card of a model or alias, and what it makes of a wish.
+
+        Of an alias's cards the first that can do it is taken.
+
+        Raises:
+            UnknownModel: There is no such name.
+            WeightsMissing: Its weights are not on this machine.
+            UnsupportedShape: The size, length or frame rate cannot be made.
+            UnsupportedOption: A parameter is out of range or not honoured by any of them.
+        """
+        first = self.find(name)
+        for card in self._usable(name):
+            try:
+                return card, card.resolve(wish)
+            except MissingCapability:
+                continue
+        return first, self.resolve(first, wish)
 
     def able(self, capability: Capability | str) -> list[str]:
         """Return the ids of the cards on this machine that have a capability."""
@@ -68,41 +96,63 @@ class Registry:
             message = f"{error.message} {advice}"
             raise MissingCapability(message, param=error.param or "model", capability=error.capability) from error
 
+    def _usable(self, name: str) -> list[ModelCard]:
+        """Return the cards that a name may stand for here, the best first."""
+        free_to_choose = name in self.aliases
+        return [
+            card
+            for card in self._meant_by(name)
+            if installed(card) and (not free_to_choose or card.licence.is_open or card.licence.id in self.accepted)
+        ]
+
     def _meant_by(self, name: str) -> list[ModelCard]:
         return [self.cards[card] for card in self.aliases.get(name, (name,)) if card in self.cards]
 
 
-def load_registry(folder: Path | None = None) -> Registry:
+def load_registry(folder: Path | None = None, *, own: Path | None = None, accepted: Iterable[str] = ()) -> Registry:
     """Read ``models/*.yaml`` and ``aliases.yaml``; by default those that ship with the project.
+
+    Args:
+        folder: Of other configurations.
+        own: Folder of further cards, which ``homereel add`` has written; it need not be there.
+        accepted: Ids of licences that aliases may lead to although they exclude or limit somebody.
 
     Raises:
         pydantic.ValidationError: A card or the alias file is not well-formed.
     """
     root = folder or Path(str(files("configs")))
-    cards = [ModelCard.model_validate(yaml.safe_load(p.read_text())) for p in sorted((root / "models").glob("*.yaml"))]
+    paths = [*sorted((root / "models").glob("*.yaml")), *(sorted(own.glob("*.yaml")) if own else ())]
+    cards = [ModelCard.model_validate(yaml.safe_load(path.read_text())) for path in paths]
     aliases = _ALIASES.validate_python(yaml.safe_load((root / "aliases.yaml").read_text()))
-    return Registry({card.id: card for card in cards}, aliases)
+    return Registry({card.id: card for card in cards}, aliases, frozenset(accepted))
 
 
 def weights_folder(card: ModelCard) -> Path:
-    """Return the folder with the card's ``model_index.json``.
+    """Return the card's checkpoint: the folder with ``model_index.json``.
 
     Raises:
-        WeightsMissing: The weights are not on this machine.
+        WeightsMissing: It is not on this machine, or not all of it.
     """
-    if card.weights.package is not None and find_spec(card.weights.package) is not None:
-        folder = Path(str(files(card.weights.package)))
-        if (folder / "model_index.json").exists():
-            return folder
-    raise _missing(card)
+    weights = card.weights
+    if weights.package is not None:
+        folder = Path(str(files(weights.package))) if find_spec(weights.package) is not None else None
+    elif weights.folder is not None:
+        folder = weights.folder
+    else:
+        folder = snapshot.find(snapshot.shared_cache(), str(weights.repo), weights.revision)
+    if folder is None or snapshot.missing(folder):
+        raise _missing(card)
+    return folder
 
 
 def _missing(card: ModelCard) -> WeightsMissing:
     weights = card.weights
     if weights.package is not None:
         way = f"They ship with the project, in {weights.package.replace('.', '/')}; this copy of it is incomplete."
+    elif weights.folder is not None:
+        way = f"They were in {weights.folder}, where something is missing now."
     else:
-        way = f"They are {weights.repo} at revision {weights.revision}, which this release cannot fetch yet."
+        way = f"They are {weights.repo} at revision {weights.revision}; fetch them with: homereel pull {card.id}"
     return WeightsMissing(f"The weights of {card.id} are not on this machine. {way}", param="model")
 
 

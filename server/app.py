@@ -54,7 +54,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
         settings: Read once; two apps in one process do not meet.
         supervise: Whether to start worker processes; without them, videos wait.
     """
-    registry = load_registry()
+    registry = load_registry(own=settings.models_dir, accepted=settings.accept_licences)
     measured = Metrics()
 
     @asynccontextmanager

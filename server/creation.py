@@ -132,10 +132,9 @@ def resolve_only(fields: Fields, caller: Caller, services: Services) -> tuple[st
     brought = _taken_from(fields)
     create = validated(VideoCreate, fields, MEDIA)
     shown = _shown(brought, create.reference_fit, caller, services)
-    card = services.registry.find(create.model)
     job_id = new_job_id(services.now())
     wish = _wish(create, _Choice(create.model, create.seed), shown, job_id, services)
-    resolved = services.registry.resolve(card, wish)
+    card, resolved = services.registry.choose(create.model, wish)
     warnings = (*resolved.warnings, *unnamed(shown.characters, create.prompt))
     return create.model, card, replace(resolved, warnings=warnings)
 
@@ -187,9 +186,8 @@ def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Te
     jobs: list[Job] = []
     for number, choice in enumerate(choices):
         created_at = began + number * _APART_S
-        card = services.registry.find(choice.model)
         job_id = new_job_id(created_at)
-        resolved = services.registry.resolve(card, _wish(asked, choice, shown, job_id, services))
+        card, resolved = services.registry.choose(choice.model, _wish(asked, choice, shown, job_id, services))
         job = draft(asked, resolved, job_id, created_at, model=choice.model, card=card)
         warnings = (*job.warnings, *unnamed(shown.characters, asked.prompt))
         jobs.append(replace(job, warnings=warnings, owner=terms.caller.owner, group=terms.group))

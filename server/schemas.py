@@ -165,6 +165,10 @@ class Model(BaseModel):
     licence: str
     licence_url: str
     licence_note: str = Field(description="What to know of the licence in a sentence; often empty.")
+    licence_excludes: list[str] = Field(description="Regions that the licence excludes; mostly none.")
+    licence_limit: str = Field(description="Who has to pay or ask; often empty.")
+    licence_attribution: str = Field(description="What has to be shown beside what is made; often empty.")
+    gated: bool = Field(description="Whether the hub asks for the licence's acceptance before a download.")
     installed: bool = Field(description="Whether its weights are on this machine.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
     fps: int
@@ -190,6 +194,10 @@ class Model(BaseModel):
             licence=card.licence.id,
             licence_url=str(card.licence.url),
             licence_note=card.licence.note,
+            licence_excludes=list(card.licence.excludes),
+            licence_limit=card.licence.limit,
+            licence_attribution=card.licence.attribution,
+            gated=card.licence.gated,
             installed=installed,
             sizes=[str(size) for size in card.shape.sizes],
             fps=card.shape.fps,

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         description="Attention kernel on GPUs, as diffusers spells it: native, _native_cudnn, flash, xformers, sage, "
         "... Default: the first that works of those that do not round.",
     )
+    accept_licences: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Licences, by their ids in `homereel list`, that sora-2 and sora-2-pro may lead to although they "
+        "exclude or limit somebody; naming a model itself needs no acceptance here.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads per worker; default: all cores.")
     max_queued: PositiveInt = Field(default=100, description="Videos that may wait; beyond this, HTTP 429.")
     max_upload_mb: PositiveInt = Field(default=32, description="Largest request body, in MB.")
@@ -120,7 +125,7 @@ class Settings(BaseSettings):
         default="INFO", description="Least serious event that is logged. Prompts appear at DEBUG only."
     )
 
-    @field_validator("devices", "allowed_hosts", mode="before")
+    @field_validator("devices", "allowed_hosts", "accept_licences", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
@@ -134,6 +139,11 @@ class Settings(BaseSettings):
     def retention_s(self) -> float | None:
         """Seconds that finished videos are kept; None for ever."""
         return None if self.retention_days is None else self.retention_days * 86_400
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of the cards that were added to those that ship."""
+        return self.data_dir.absolute() / "models"
 
     @property
     def assets_dir(self) -> Path:

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from pipelines.registry import installed, load_registry
+from pipelines import snapshot
+from pipelines.registry import installed, weights_folder
+from server.cli.models import duties, registry, size_text
 from server.cli.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -25,21 +27,27 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print every card, and under which other names it is known."""
-    registry = load_registry()
+    known = registry()
     rows = [
-        _row(card, tuple(alias for alias, cards in registry.aliases.items() if card.id in cards))
-        for card in registry.cards.values()
+        _row(card, tuple(alias for alias, cards in known.aliases.items() if card.id in cards))
+        for card in known.cards.values()
     ]
     if options.json:
         for row in rows:
             print(json.dumps(asdict(row)))
         return Outcome.DONE
-    table = Table("model", "licence", "sizes", "seconds", "installed", "also called", box=None, pad_edge=False)
+    columns = [Column(name, no_wrap=True) for name in ("model", "licence", "size", "seconds", "here", "also called")]
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        installed_here = "yes" if row.installed else "no"
-        seconds = f"up to {row.max_seconds}"
-        table.add_row(row.id, row.licence, " ".join(row.sizes), seconds, installed_here, " ".join(row.aliases))
+        here = size_text(row.bytes) if row.installed else "no"
+        licence = f"{row.licence} *" if row.duties else row.licence
+        seconds = f"up to {row.max_seconds:g}"
+        others = f" and {len(row.sizes) - 1} more" if len(row.sizes) > 1 else ""
+        table.add_row(row.id, licence, f"{' '.join(row.sizes[:1])}{others}", seconds, here, " ".join(row.aliases))
     Console(soft_wrap=True).print(table)
+    for licence, said in sorted({(row.licence, duty) for row in rows for duty in row.duties}):
+        print(f"* {licence}: {said}")
+    print("Fetch one with: homereel pull MODEL. Whether it fits: homereel plan MODEL.")
     return Outcome.DONE
 
 
@@ -50,19 +58,24 @@ class _Row:
     licence: str
     sizes: tuple[str, ...]
     fps: int
-    max_seconds: int
+    max_seconds: float
     installed: bool
+    bytes: int
+    duties: tuple[str, ...]
     aliases: tuple[str, ...]
 
 
 def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
+    here = installed(card)
     return _Row(
         id=card.id,
         name=card.name,
         licence=card.licence.id,
         sizes=tuple(str(size) for size in card.shape.sizes),
         fps=card.shape.fps,
-        max_seconds=card.shape.max_frames // card.shape.fps,
-        installed=installed(card),
+        max_seconds=card.shape.max_seconds,
+        installed=here,
+        bytes=snapshot.size_of(weights_folder(card)) if here else 0,
+        duties=tuple(duties(card.licence)),
         aliases=aliases,
     )

@@ -21,8 +21,9 @@ from tests.acceptance import sdks, story
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PRINTED_URL = "http://127.0.0.1:7672"
-# What installs is run by whatever runs this, and what serves by the fixture; a diagram is no command.
-NOT_RUN = ("Homereel", "Install", "How it works")
+# What installs is run by whatever runs this, and what serves by the fixture; a diagram is no command. Models are
+# fetched from a hub, for which tests/server/cli/test_pull.py has one of its own.
+NOT_RUN = ("Homereel", "Install", "How it works", "Models")
 ACTIVE = ("validating", "in_progress", "finalizing")
 PLACEHOLDERS = {
     "VIDEO_ID": "videos?status=completed",

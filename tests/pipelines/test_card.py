@@ -115,7 +115,7 @@ def test_a_misspelt_key_is_an_error() -> None:
 @pytest.mark.parametrize("weights", [{"revision": "1"}, {"revision": "1", "repo": "a/b", "package": "c"}])
 def test_weights_are_in_exactly_one_place(weights: dict[str, str]) -> None:
     raw = CARD.model_dump(mode="json") | {"weights": weights}
-    with pytest.raises(ValidationError, match="either package or repo"):
+    with pytest.raises(ValidationError, match="one of package, repo and folder"):
         ModelCard.model_validate(raw)
 
 

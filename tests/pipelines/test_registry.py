@@ -3,8 +3,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipelines.errors import UnknownModel, WeightsMissing
-from pipelines.registry import family_of, installed, load_registry, weights_folder
+from pipelines.card import ModelCard
+from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.registry import Registry, family_of, installed, load_registry, weights_folder
+from pipelines.types import ImageCondition
+from pipelines.wish import Wish
 
 CARD = """
 id: {id}
@@ -74,3 +77,50 @@ def test_every_shipped_card_names_a_family_that_exists() -> None:
 def test_the_hosted_names_work_out_of_the_box() -> None:
     registry = load_registry()
     assert registry.find("sora-2").id == registry.find("sora-2-pro").id == "homereel-mini"
+
+
+def licensed(card: ModelCard, name: str, **licence: object) -> ModelCard:
+    return card.model_copy(update={"id": name, "licence": card.licence.model_copy(update={"id": name} | licence)})
+
+
+@pytest.mark.parametrize(
+    ("limits", "accepted", "found"),
+    [
+        ({}, (), "first"),
+        ({"excludes": ("EU",)}, (), "second"),
+        ({"limit": "large companies pay"}, (), "second"),
+        ({"gated": True}, (), "second"),
+        ({"attribution": "Somebody"}, (), "first"),
+        ({"excludes": ("EU",)}, ("first",), "first"),
+        ({"excludes": ("EU",)}, ("other",), "second"),
+    ],
+)
+def test_an_alias_never_leads_to_duties_that_nobody_accepted(
+    limits: dict[str, object], accepted: tuple[str, ...], found: str
+) -> None:
+    mini = load_registry().cards["homereel-mini"]
+    cards = {"first": licensed(mini, "first", **limits), "second": licensed(mini, "second")}
+    registry = Registry(cards, {"sora-2": ("first", "second")}, frozenset(accepted))
+    assert registry.find("sora-2").id == found
+    # Whoever names a model has chosen it.
+    assert registry.find("first").id == "first"
+
+
+def test_an_alias_is_the_first_card_that_can_do_what_is_asked_for() -> None:
+    mini = load_registry().cards["homereel-mini"]
+    words = mini.model_copy(update={"id": "words", "capabilities": mini.capabilities - {"first_frame"}})
+    registry = Registry({"words": words, "mini": mini}, {"sora-2": ("words", "mini")})
+    picture = (ImageCondition(Path("first.png")),)
+    assert registry.choose("sora-2", Wish("a ball"))[0].id == "words"
+    assert registry.choose("sora-2", Wish("a ball", conditions=picture))[0].id == mini.id
+    with pytest.raises(MissingCapability, match="Models here that can"):
+        registry.choose("words", Wish("a ball", conditions=picture))
+    with pytest.raises(MissingCapability, match="No model on this machine can"):
+        registry.choose("sora-2", Wish("a ball", sound=True))
+
+
+def test_every_card_of_an_alias_exists_and_the_shipped_model_is_last() -> None:
+    registry = load_registry()
+    for alias, cards in registry.aliases.items():
+        assert set(cards) <= set(registry.cards), alias
+        assert cards[-1] == "homereel-mini"

@@ -31,8 +31,11 @@ def test_an_unknown_verb_is_misuse(homereel: Run) -> None:
 
 def test_list_shows_every_model_and_its_aliases(homereel: Run) -> None:
     _, printed, _ = homereel("list", "--json")
-    mini = next(row for row in map(json.loads, printed.splitlines()) if row["id"] == "homereel-mini")
-    assert (mini["id"], mini["licence"], mini["aliases"]) == ("homereel-mini", "Apache-2.0", ["sora-2", "sora-2-pro"])
+    models = {row["id"]: row for row in map(json.loads, printed.splitlines())}
+    mini = models["homereel-mini"]
+    assert (mini["licence"], mini["aliases"], mini["installed"]) == ("Apache-2.0", ["sora-2", "sora-2-pro"], True)
+    assert mini["bytes"] > 20_000_000
+    assert "revenue" in models["ltx-video-0.9.5"]["duties"][0]
     assert "160x96" in mini["sizes"]
     _, table, _ = homereel("list")
     assert "homereel-mini" in table

@@ -1,0 +1,261 @@
+"""Fetching checkpoints into the shared cache of Hugging Face, whole and verified, and removing them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipelines import snapshot
+from pipelines.card import ModelCard
+from pipelines.errors import PipelineError
+
+# Left free beside what is fetched: a disk that is full to the last byte takes the database with it.
+SPARE_BYTES = 1 << 30
+TRIES = 3
+
+
+class HubError(PipelineError):
+    """A checkpoint could not be fetched; the message says what to do."""
+
+    code = "download_failed"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository. ``sha256`` is None for small ones, which git keeps itself."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a checkpoint consists of.
+
+    Attributes:
+        commit: Of the repository.
+        files: Those that are needed.
+        there: The names of those that the cache has.
+        free_bytes: Room on the cache's disk.
+    """
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+    there: frozenset[str]
+    free_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What is still to be fetched."""
+        return sum(file.size for file in self.files if file.name not in self.there)
+
+
+Progress = Callable[[str, int, int], None]
+"""Told the file, the bytes that are done of all, and all bytes."""
+
+
+def look(card: ModelCard, cache: Path) -> Listing:
+    """Ask the hub what a checkpoint consists of, and the cache what of it is there.
+
+    Raises:
+        HubError: The hub does not answer, does not know it, or wants a licence accepted first.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache  # noqa: PLC0415 - heavy, and seldom needed
+
+    repo, revision = _place(card)
+    with _explained(card):
+        found = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        commit = str(found.sha)
+        siblings = found.siblings or []
+        index = _index(repo, commit, cache)
+    names = set(snapshot.parts(index))
+    files = tuple(
+        RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None)
+        for s in siblings
+        if snapshot.is_needed(s.rfilename, names)
+    )
+    _check_safe(card, names, files)
+    there = {f.name for f in files if isinstance(try_to_load_from_cache(repo, f.name, cache, commit), str)}
+    return Listing(commit, files, frozenset(there), _free(cache))
+
+
+def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
+    """Fetch what is missing of a checkpoint, and check what was fetched. What is there already is kept.
+
+    Args:
+        card: Of the model.
+        cache: The shared cache; made if it is not there.
+        progress: Called when a file begins and ends, and now and then between.
+
+    Returns:
+        The snapshot's folder.
+
+    Raises:
+        HubError: It cannot be fetched, there is no room for it, or a file stays damaged however often it is fetched.
+    """
+    repo, revision = _place(card)
+    listing = look(card, cache)
+    if listing.missing_bytes + SPARE_BYTES > listing.free_bytes:
+        raise HubError(
+            f"{card.id} needs {_gb(listing.missing_bytes)} more, and {_gb(listing.free_bytes)} are free on the disk of "
+            f"{cache}, of which {_gb(SPARE_BYTES)} stay free. Make room, or let HF_HUB_CACHE name another disk."
+        )
+    done = listing.total_bytes - listing.missing_bytes
+    for file in listing.files:
+        if file.name in listing.there:
+            continue
+        progress(file.name, done, listing.total_bytes)
+        with _explained(card):
+            _fetch(repo, file, listing.commit, cache, _meter(progress, file.name, done, listing.total_bytes))
+        done += file.size
+        progress(file.name, done, listing.total_bytes)
+    with _explained(card):
+        # The branch's name is written down last: what it leads to is whole.
+        _download(repo, snapshot.INDEX, revision=revision, cache_dir=cache)
+    folder = snapshot.find(cache, repo, revision)
+    if folder is None:
+        raise HubError(f"{card.id} was fetched, and lacks files that its index names; try again.")
+    return folder
+
+
+def remove(card: ModelCard, cache: Path) -> int:
+    """Remove a checkpoint from the cache; files that other revisions share stay.
+
+    Returns:
+        The bytes that are free now.
+    """
+    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - heavy, and seldom needed
+
+    repo, _ = _place(card)
+    if not snapshot.repository_folder(cache, repo).exists():
+        return 0
+    scanned = scan_cache_dir(cache)
+    commits = [revision.commit_hash for r in scanned.repos if r.repo_id == repo for revision in r.revisions]
+    if not commits:
+        # Nothing but what was never finished.
+        folder = snapshot.repository_folder(cache, repo)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder)
+        return size
+    strategy = scanned.delete_revisions(*commits)
+    strategy.execute()
+    return strategy.expected_freed_size
+
+
+def _download(repo: str, name: str, **how: Any) -> str:
+    """Fetch one file into the cache, or find it there."""
+    library: Any = import_module("huggingface_hub")
+    return library.hf_hub_download(repo, name, **how)
+
+
+def _place(card: ModelCard) -> tuple[str, str]:
+    if card.weights.repo is None:
+        raise HubError(f"The weights of {card.id} come from no hub.")
+    return card.weights.repo, card.weights.revision
+
+
+def _index(repo: str, commit: str, cache: Path) -> dict[str, Any]:
+    return json.loads(Path(_download(repo, snapshot.INDEX, revision=commit, cache_dir=cache)).read_text())
+
+
+def _check_safe(card: ModelCard, names: set[str], files: Sequence[RemoteFile]) -> None:
+    with_config = {f.name.split("/")[0] for f in files if f.name.endswith("/config.json")}
+    with_weights = {f.name.split("/")[0] for f in files if f.name.endswith(".safetensors")}
+    unsafe = sorted((with_config - with_weights) & names)
+    if unsafe:
+        raise HubError(
+            f"{card.id}: {', '.join(unsafe)} comes without safetensors. Pickled weights are programs: none are loaded."
+        )
+
+
+def _fetch(repo: str, file: RemoteFile, commit: str, cache: Path, bar: type) -> None:
+    for _ in range(TRIES):
+        path = Path(_download(repo, file.name, revision=commit, cache_dir=cache, tqdm_class=bar))
+        if file.sha256 is None or _sha256(path) == file.sha256:
+            return
+        # The blob, not the link to it.
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    raise HubError(f"{file.name} of {repo} arrived damaged {TRIES} times; the connection or the hub's copy is broken.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _meter(progress: Progress, name: str, before: int, total: int) -> type:
+    """Return what huggingface_hub takes for a progress bar, and which draws nothing."""
+    bar: type[Any] = import_module("tqdm").tqdm
+
+    class Meter(bar):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            bar.__init__(self, *args, **{**kwargs, "disable": False, "file": _Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = bar.update(self, n)
+            progress(name, before + int(self.n), total)
+            return shown
+
+    return Meter
+
+
+class _Nowhere:
+    def write(self, text: str) -> None:
+        del text
+
+    def flush(self) -> None: ...
+
+
+@contextmanager
+def _explained(card: ModelCard) -> Generator[None]:
+    """Turn what huggingface_hub raises into sentences that say what would help."""
+    from huggingface_hub import errors  # noqa: PLC0415 - heavy, and seldom needed
+
+    # What a broken connection raises comes through as it is.
+    broken: type[Exception] = import_module("httpx2").TransportError
+    repo = card.weights.repo
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{repo} is gated: accept its licence at https://huggingface.co/{repo} ({card.licence.id}), then sign in "
+            "with `hf auth login`, or set HF_TOKEN."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise HubError(
+            f"The hub has no {repo} at revision {card.weights.revision}, or shows it only to whom is signed in: "
+            "`hf auth login`, or HF_TOKEN."
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubError(f"{repo} is not whole in the cache, and HF_HUB_OFFLINE forbids to fetch it.") from error
+    except (OSError, broken) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HubError(f"The disk was full before {card.id} was whole; what has arrived is kept.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HubError(f"{repo} cannot be fetched: {reason} What has arrived is kept; try again.") from error
+
+
+def _free(cache: Path) -> int:
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return shutil.disk_usage(os.fspath(there)).free
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,79 @@
+"""``homereel pull``: fetch a model's weights. What has arrived stays when it is interrupted; the next time goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from pipelines import hub, snapshot
+from server.cli.models import card_of, duties, size_text
+from server.cli.outcome import Failure, Outcome
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from pathlib import Path
+
+    from pipelines.card import ModelCard
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", help="id of the model, as `homereel list` shows it")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and what room there is")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+
+
+def run(options: Namespace) -> int:
+    """Fetch what is missing, and say where it is."""
+    card = card_of(options.model)
+    if card.weights.repo is None:
+        raise Failure(f"{card.id} is on this machine already, and comes from no hub")
+    cache = snapshot.shared_cache()
+    for duty in duties(card.licence):
+        print(f"Licence {card.licence.id} ({card.licence.url}): {duty}.", file=sys.stderr)
+    try:
+        return _dry_run(card, cache, as_json=options.json) if options.dry_run else _pull(card, cache, options.json)
+    except hub.HubError as error:
+        raise Failure(error.message) from error
+
+
+def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
+    listing = hub.look(card, cache)
+    if as_json:
+        told = {
+            "model": card.id,
+            "repo": card.weights.repo,
+            "commit": listing.commit,
+            "files": len(listing.files),
+            "total_bytes": listing.total_bytes,
+            "missing_bytes": listing.missing_bytes,
+            "free_bytes": listing.free_bytes,
+        }
+        print(json.dumps(told))
+        return Outcome.DONE
+    print(f"{card.weights.repo} at {listing.commit}: {len(listing.files)} files, {size_text(listing.total_bytes)}")
+    print(f"to fetch: {size_text(listing.missing_bytes)}; free on the disk of {cache}: {size_text(listing.free_bytes)}")
+    return Outcome.DONE
+
+
+def _pull(card: ModelCard, cache: Path, as_json: bool) -> int:  # noqa: FBT001 - one of its two ways to speak
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(card.id, total=None)
+
+        def show(name: str, done: int, total: int) -> None:
+            bar.update(task, description=name, completed=done, total=total)
+
+        folder = hub.pull(card, cache, show)
+    size = snapshot.size_of(folder)
+    if as_json:
+        print(json.dumps({"model": card.id, "path": str(folder), "bytes": size}))
+    else:
+        print(f"{card.id} is here: {size_text(size)} in {folder}")
+    return Outcome.DONE
