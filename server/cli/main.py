@@ -22,6 +22,7 @@ VERBS = {
     "rm": "remove a model's weights",
     "add": "make a checkpoint in a folder of this machine a model",
     "ps": "show workers, running and waiting videos",
+    "doctor": "check this machine, and say how to mend what is wrong",
     "cancel": "stop videos that wait or run",
     "prune": "remove the files of old videos; the records stay",
     "keys": "make, list and revoke the API keys of clients",

@@ -1,0 +1,48 @@
+"""``homereel doctor``: whether this machine is fit to make videos, and how to mend what is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pipelines.registry import load_registry
+from server.cli.configuration import add_settings, settings_from
+from server.cli.outcome import Outcome
+from server.doctor import Finding, examine
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+_MARKS = {"ok": "[green]✓[/]", "note": "[yellow]·[/]", "fails": "[red]✗[/]"}
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_settings(parser, ("host", "port", "data_dir", "min_free_gb"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object per check")
+
+
+def run(options: Namespace) -> int:
+    """Print every finding as it is made; fail if one fails."""
+    settings = settings_from(options)
+    console = Console(soft_wrap=True, highlight=False)
+    outcome = Outcome.DONE
+    for finding in examine(settings, load_registry()):
+        if finding.state == "fails":
+            outcome = Outcome.FAILED
+        if options.json:
+            print(json.dumps(asdict(finding)))
+        else:
+            _print(console, finding)
+    return outcome
+
+
+def _print(console: Console, finding: Finding) -> None:
+    console.print(f"{_MARKS[finding.state]} ", end="")
+    # Names and messages come from drivers and files: no brackets of theirs may steer this terminal.
+    console.print(f"{finding.check}: {finding.message}", markup=False)
+    if finding.mend:
+        console.print(f"    mend: {finding.mend}", markup=False)
