@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import httpx2
 import imageio_ffmpeg
-from huggingface_hub import constants, get_token
+from huggingface_hub import get_token
 from pydantic import BaseModel, ValidationError
 
+from pipelines import snapshot
 from pipelines.errors import WeightsMissing
 from pipelines.machine import free_disk_bytes, free_ram_bytes, ram_bytes
 from pipelines.needs import GIB
@@ -77,8 +78,8 @@ def examine(settings: Settings, registry: Registry) -> Iterator[Finding]:
         yield from gpu_findings(index, gpu, torch.architectures if torch else [])
     yield ram_finding(ram_bytes(), free_ram_bytes())
     yield folder_finding("data folder", settings.data_dir, settings.min_free_gb)
-    yield folder_finding("model cache", Path(constants.HF_HUB_CACHE), 0)
-    yield downloads_finding(Path(constants.HF_HUB_CACHE))
+    yield folder_finding("model cache", snapshot.shared_cache(), 0)
+    yield downloads_finding(snapshot.shared_cache())
     yield weights_finding(registry)
     yield ffmpeg_finding()
     yield token_finding(get_token())
@@ -209,7 +210,7 @@ def downloads_finding(cache: Path) -> Finding:
         "downloads",
         "note",
         f"{len(parts)} cut short, {size / GB:.1f} GB",
-        "fetch the model again, which goes on where it stopped; or delete the *.incomplete files",
+        "`homereel pull MODEL` goes on where it stopped; or delete the *.incomplete files",
     )
 
 
@@ -225,9 +226,9 @@ def weights_finding(registry: Registry) -> Finding:
         here.append(card.id)
         broken += [f"{file}: {flaw}" for file in sorted(folder.rglob("*.safetensors")) if (flaw := flaw_of(file))]
     if broken:
-        return Finding("models", "fails", "; ".join(broken), "delete these files and fetch the model again")
+        return Finding("models", "fails", "; ".join(broken), "`homereel pull MODEL` fetches what is damaged again")
     if not here:
-        return Finding("models", "fails", "none is installed", "see homereel list")
+        return Finding("models", "fails", "none is installed", "`homereel list` shows what `homereel pull` can fetch")
     return Finding("models", "ok", f"{', '.join(here)} installed, files whole")
 
 

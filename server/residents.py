@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pipelines import registry
@@ -32,21 +33,21 @@ class Loaded:
     plan: MemoryPlan
 
 
-def find(name: str) -> ModelCard:
-    """Return the card of a model whose weights are here.
+def find(settings: Settings, name: str) -> ModelCard:
+    """Return the card of a model whose weights are here, be it one that ships or one that was added.
 
     Raises:
         UnknownModel: There is none.
         WeightsMissing: There is one, but its weights are not on this machine.
     """
-    return registry.load_registry().find(name)
+    return registry.load_registry(own=settings.models_dir, accepted=settings.accept_licences).find(name)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where models come from, and what there is to run them on; tests bring their own."""
 
-    find: Callable[[str], ModelCard] = find
+    find: Callable[[str], ModelCard]
     load: Callable[[ModelCard, MemoryPlan], VideoPipeline[Any, Any]] = registry.load_pipeline
     probe: Callable[[str], Device] = registry.probe
     attention_for: Callable[[str, DType, str | None], str] = registry.attention_for
@@ -64,7 +65,7 @@ class Residents:
     ) -> None:
         self._name = device
         self._settings = settings
-        self._source = source or Source()
+        self._source = source or Source(partial(find, settings))
         self._now = now
         # Replaced as a whole, so that another thread can read it at any time.
         self._models: dict[str, Loaded] = {}

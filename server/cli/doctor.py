@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from pipelines.registry import load_registry
 from server.cli.configuration import add_settings, settings_from
+from server.cli.models import registry
 from server.cli.outcome import Outcome
 from server.doctor import Finding, examine
 
@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
     settings = settings_from(options)
     console = Console(soft_wrap=True, highlight=False)
     outcome = Outcome.DONE
-    for finding in examine(settings, load_registry()):
+    for finding in examine(settings, registry()):
         if finding.state == "fails":
             outcome = Outcome.FAILED
         if options.json:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Column, Table
 
-from pipelines.errors import DoesNotFit, PipelineError
+from pipelines.errors import DoesNotFit, PipelineError, UnknownModel, WeightsMissing
 from pipelines.fitting import fit, lacks, rungs
 from pipelines.needs import GIB, Demand, Need, needs, typical_request
 from pipelines.plan import Device, MemoryPlan, numbers_of
-from pipelines.registry import Registry, installed, load_registry
 from pipelines.types import GenerationRequest, Stage
+from server.cli.models import registry
 from server.cli.outcome import Failure, Outcome
 from server.devices import describe, find_devices
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipelines.card import ModelCard
+    from pipelines.registry import Registry
 
 # What a card that is only thought of can do: that of the generation most people have.
 _ASSUMED = (8, 9)
@@ -77,7 +78,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print the plan, and what was passed over; fail if nothing fits."""
-    card = _card(load_registry(), options.model)
+    card = _card(registry(), options.model)
     device = _device(options.device, options.vram, options.ram)
     try:
         request = typical_request(card, size=options.size, seconds=options.seconds, picture=options.image)
@@ -113,11 +114,14 @@ def _passed(plans: Sequence[MemoryPlan], device: Device) -> tuple[Passed, ...]:
     return tuple(Passed(plan.describe(), lacks(plan, device) or "") for plan in helpful)
 
 
-def _card(registry: Registry, name: str) -> ModelCard:
-    meant = [registry.cards[card] for card in registry.aliases.get(name, (name,)) if card in registry.cards]
-    if not meant:
-        raise Failure(f"there is no model '{name}'; see: homereel list", Outcome.MISUSED)
-    return next(filter(installed, meant), meant[0])
+def _card(cards: Registry, name: str) -> ModelCard:
+    """Return what a name stands for here; or would, if it were here."""
+    try:
+        return cards.find(name)
+    except UnknownModel as error:
+        raise Failure(f"there is no model {name!r}; see: homereel list", Outcome.MISUSED) from error
+    except WeightsMissing:
+        return next(cards.cards[card] for card in cards.aliases.get(name, (name,)) if card in cards.cards)
 
 
 def _device(name: str | None, vram: int | None, ram: int | None) -> Device:

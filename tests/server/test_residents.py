@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from pipelines.card import Component, ModelCard
 from pipelines.errors import Cancelled, DoesNotFit, WeightsMissing
@@ -14,7 +15,7 @@ from pipelines.loading import loaded
 from pipelines.needs import GIB
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.types import DType, GenerationRequest, VideoShape
-from server.residents import Residents, Source
+from server.residents import Residents, Source, find
 from server.settings import Settings
 from tests.conftest import FakePipeline
 
@@ -127,6 +128,13 @@ def test_the_one_used_longest_ago_makes_room(shop: Shop, open_with: OpenWith, ma
     models = open_with(gpu(26))
     bring(models, make_request(), "middle", "small", "large")
     assert models.names() == {"small", "large"}
+
+
+def test_cards_that_were_added_are_found_too(settings: Settings, card: ModelCard) -> None:
+    settings.models_dir.mkdir(parents=True)
+    added = card.model_dump(mode="json", exclude_defaults=True) | {"id": "mine"}
+    (settings.models_dir / "mine.yaml").write_text(yaml.safe_dump(added))
+    assert find(settings, "mine").id == "mine"
 
 
 def test_ram_counts_too(shop: Shop, open_with: OpenWith, make_request: MakeRequest) -> None:

@@ -213,9 +213,9 @@ def test_a_model_that_cannot_be_loaded_fails_its_job(
     assert error.code == "weights_missing"
 
 
-def test_a_model_that_is_unknown_is_refused_as_it_is_elsewhere() -> None:
+def test_a_model_that_is_unknown_is_refused_as_it_is_elsewhere(settings: Settings) -> None:
     with pytest.raises(PipelineError) as refused:
-        find("no-such-model")
+        find(settings, "no-such-model")
     assert refused.value.code == "model_not_found"
 
 

@@ -29,7 +29,7 @@ def large(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
     }
     weights = Weights(repo="some/model", revision="1", components=parts)
     large = card.model_copy(update={"id": "large", "weights": weights})
-    monkeypatch.setattr(plan, "load_registry", lambda: Registry({"large": large}, {"sora-2": ("gone", "large")}))
+    monkeypatch.setattr(plan, "registry", lambda: Registry({"large": large}, {"sora-2": ("gone", "large")}))
     return large
 
 
