@@ -168,7 +168,7 @@ class ModelCard(BaseModel):
             guidance_scale=self._guidance(wish.guidance_scale),
             guidance_scale_2=self._guidance_2(wish),
             flow_shift=self._flow_shift(wish.flow_shift),
-            sound=self._sound(wish.sound),
+            sound=self._sound(wish, windows, warnings),
             conditions=tuple(c if c.frame >= 0 else replace(c, frame=new - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
@@ -375,8 +375,14 @@ class ModelCard(BaseModel):
             raise UnsupportedOption(f"flow_shift must be above 0 and at most {MAX_FLOW_SHIFT:g}.", param="flow_shift")
         return wanted
 
-    def _sound(self, wanted: bool | None) -> bool:  # noqa: FBT001 - one of a row of wishes
+    def _sound(self, wish: Wish, windows: tuple[Window, ...], warnings: list[str]) -> bool:
         able = "audio" in self.capabilities
-        if wanted and not able:
+        if wish.sound and not able:
             raise MissingCapability(f"{self.id} makes no sound.", param="generate_sound", capability="audio")
-        return able if wanted is None else wanted
+        if not able or wish.sound is False:
+            return False
+        if wish.source is not None or len(windows) > 1:
+            # Sound is made with its window, and would end and begin anew where windows meet.
+            warnings.append("the clip has no sound, which is made for new clips of one window only")
+            return False
+        return True

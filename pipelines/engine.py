@@ -70,7 +70,7 @@ def generate(
     given = Given(_before(request), _edited(request, 0))
     report(Progress(Stage.ENCODE, 1, 1))
     latents = run.denoise(0, given)
-    audio = pipeline.audio(request, latents) if len(request.pieces) == 1 else None
+    audio = pipeline.audio(request, latents) if request.sound else None
     chunks = _checked(run.frames(latents, given), request, report)
     return Clip(request.shape, chunks, audio, pipeline.facts)
 

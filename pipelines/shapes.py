@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipelines.types import VideoShape, Window
@@ -94,8 +96,13 @@ class ShapeRules(BaseModel):
         return (-(-(shape.frames - 1) // stride) + 1) * (shape.height // side) * (shape.width // side)
 
     def nearest(self, width: int, height: int) -> FrameSize:
-        """Return the native size whose aspect is closest."""
-        return min(self.sizes, key=lambda size: crop_share(size, width, height))
+        """Return the native size whose aspect is closest; of several such, the one whose area is."""
+
+        def distance(size: FrameSize) -> tuple[float, float]:
+            area = math.log(size.width * size.height / (width * height))
+            return round(crop_share(size, width, height), 3), abs(area)
+
+        return min(self.sizes, key=distance)
 
 
 def crop_share(native: FrameSize, width: int, height: int) -> float:

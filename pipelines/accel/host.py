@@ -197,9 +197,9 @@ class Host(Generic[P]):
     def _tile(self) -> None:
         """Have pictures encoded and decoded tile by tile, or not."""
         for part in self._modules().values():
-            choose = getattr(part, "enable_tiling" if self.plan.tiled else "disable_tiling", None)
-            if choose is not None:
-                choose()
+            # Every autoencoder of diffusers has the methods; those that know no tiles raise.
+            if hasattr(part, "use_tiling"):
+                getattr(part, "enable_tiling" if self.plan.tiled else "disable_tiling")()
 
     def _take_turns(self) -> None:
         """Let each of several denoisers come to the device when it is called, in the place of the one before."""

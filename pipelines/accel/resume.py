@@ -1,7 +1,7 @@
 """Go on with a loop of diffusers where an earlier attempt at it stopped, bit for bit.
 
-The pipeline is called as at first. It passes over the steps that are done (every loop asks ``interrupt``), runs the
-last of them once more for nothing, and there gets what was saved instead: latents, whatever the scheduler remembers of
+The pipeline is called as at first. It passes over the steps that are done (every loop asks ``interrupt``) but for one,
+which it runs once more for nothing, and there gets what was saved instead: latents, whatever the scheduler remembers of
 earlier steps, and the state of the noise. One forward is the price of leaving the loops to diffusers.
 """
 
@@ -59,50 +59,57 @@ def _is_state(value: Any) -> bool:
 
 
 @contextmanager
-def resumed(pipe: Any, point: Point | None, generator: torch.Generator) -> Generator[None]:
+def resumed(
+    pipe: Any, point: Point | None, generator: torch.Generator, *others: Any, by_the_first: bool = False
+) -> Generator[None]:
     """Let the next call of a pipeline go on from a point; None begins at the beginning.
 
     Args:
         pipe: The pipeline, with the scheduler that its loop will ask.
         point: Where to go on; the call's other arguments must be those of the first attempt.
         generator: The call's, seeded as at first.
+        others: The schedulers of further streams, in the order in which the loop asks them.
+        by_the_first: Run the first step once more instead of the last that is done, for loops that prepare things in
+            it which later steps need.
     """
     if point is None:
         yield
         return
-    kind, scheduler = type(pipe), pipe.scheduler
-    kind_of_scheduler = type(scheduler)
-    pipe.__class__ = _passing_over(kind, point.step)
-    scheduler.__class__ = _injecting(kind_of_scheduler, point, generator)
+    kinds = [(scheduler, type(scheduler)) for scheduler in (pipe.scheduler, *others)]
+    kind = type(pipe)
+    pipe.__class__ = _passing_over(kind, 1 if by_the_first else point.step, point.step)
+    for index, (scheduler, kind_of_scheduler) in enumerate(kinds):
+        scheduler.__class__ = _injecting(kind_of_scheduler, point, index, generator)
     try:
         yield
     finally:
-        pipe.__class__, scheduler.__class__ = kind, kind_of_scheduler
+        pipe.__class__ = kind
+        for scheduler, kind_of_scheduler in kinds:
+            scheduler.__class__ = kind_of_scheduler
 
 
-def _passing_over(kind: type, steps: int) -> type:
-    """Return a pipeline whose loop passes over all but the last of the steps that are done."""
+def _passing_over(kind: type, once_more: int, done: int) -> type:
+    """Return a pipeline whose loop passes over the steps up to ``done`` but for one. Steps count from 1."""
     asked = [0]
 
     def interrupt(self: Any) -> bool:
         # Every loop asks once at the beginning of each of its steps.
         asked[0] += 1
-        return asked[0] < steps or self._interrupt
+        return (asked[0] <= done and asked[0] != once_more) or self._interrupt
 
     return type(kind.__name__, (kind,), {"interrupt": property(interrupt)})
 
 
-def _injecting(kind: type, point: Point, generator: torch.Generator) -> type:
-    """Return a scheduler whose first step for each stream returns what was saved."""
+def _injecting(kind: type, point: Point, index: int, generator: torch.Generator) -> type:
+    """Return a scheduler whose first step returns what was saved of a stream."""
     stock: Any = kind
-    # Pipelines with two streams copy their scheduler; the copies are of this class and share the list.
-    left = list(range(len(point.latents)))
+    waiting = [True]
 
     class Injecting(stock):
         def step(self, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
-            if not left:
+            if not waiting:
                 return super().step(model_output, timestep, sample, *args, **kwargs)
-            index = left.pop(0)
+            waiting.clear()
             for name, value in point.schedulers[index].items():
                 setattr(self, name, value)
             generator.set_state(point.generator)

@@ -231,3 +231,20 @@ def test_a_model_that_needs_pictures_names_the_one_that_is_missing(given: tuple[
     with pytest.raises(UnsupportedOption, match="needs a picture") as error:
         card.resolve(wish)
     assert error.value.param == missing
+
+
+def test_a_clip_of_several_windows_or_of_another_clip_is_silent_and_says_so() -> None:
+    resolved = sampled(audio=True).resolve(Wish("a ball", seconds=8))
+    assert not resolved.request.sound
+    assert any("no sound" in warning for warning in resolved.warnings)
+    quiet = sampled(audio=True).resolve(Wish("a ball", seconds=8, sound=False))
+    assert not any("no sound" in warning for warning in quiet.warnings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "native"), [((768, 512), "768x512"), ((1536, 1024), "1536x1024"), ((1200, 800), "1536x1024")]
+)
+def test_of_sizes_with_the_same_proportions_the_nearest_is_made(asked: tuple[int, int], native: str) -> None:
+    sizes = tuple(FrameSize(width=width, height=height) for width, height in ((768, 512), (1536, 1024)))
+    card = CARD.model_copy(update={"shape": CARD.shape.model_copy(update={"sizes": sizes})})
+    assert card.resolve(Wish("a ball", size=asked)).request.shape.size == native

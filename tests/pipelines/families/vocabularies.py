@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers.models.gemma.tokenization_gemma import GemmaTokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 CORPUS = ["a red ball on the grass", "a blue ball at night", "the red ball rolls over green grass"] * 3
@@ -22,3 +23,16 @@ def t5(model_max_length: int = 64) -> T5Tokenizer:
     )
     vocabulary = [(piece, score) for piece, score in json.loads(made.to_str())["model"]["vocab"]]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=model_max_length)
+
+
+def gemma(model_max_length: int = 64) -> GemmaTokenizer:
+    """Return a byte-pair tokenizer of the Gemma kind, which falls back to bytes."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=len(special) + 60, special_tokens=special, show_progress=False)
+    )
+    found = json.loads(made.to_str())["model"]
+    merges = [tuple(pair) for pair in found["merges"]]
+    return GemmaTokenizer(vocab=found["vocab"], merges=merges, model_max_length=model_max_length)

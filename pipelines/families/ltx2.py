@@ -1,0 +1,260 @@
+"""LTX-2: pictures and sound in one denoising loop.
+
+Source: "LTX-2: Efficient Joint Audio-Visual Foundation Model", https://arxiv.org/abs/2601.03233.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import LTX2ConditionPipeline
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from typing_extensions import override
+
+from pipelines.accel.host import Host
+from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.resume import Point, resumed
+from pipelines.accel.sketches import Sketcher
+from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.base import VideoPipeline
+from pipelines.card import ModelCard
+from pipelines.images import fitted
+from pipelines.plan import MemoryPlan
+from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step
+
+# Every streamed tensor of the loop; the pipeline lets itself be asked for the first only.
+_STREAMS = ("latents", "audio_latents")
+
+
+class Options(BaseModel):
+    """What an LTX-2 card may say beyond the common fields. Each kind of guidance costs a forward pass a step.
+
+    Attributes:
+        sigmas: The noise levels that the checkpoint was distilled to, without the last, 0.
+        stg_scale: Strength of guidance away from what blocks without attention over time would make; 0 for none.
+        stg_blocks: Those blocks.
+        modality_scale: Strength of guidance away from pictures and sound that do not hear each other; 1 for none.
+        guidance_rescale: How far guided predictions are brought back to the spread of the others.
+        audio_guidance_scale: Guidance of the sound by the prompt.
+        max_sequence_length: Tokens that the prompt is padded or cut to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sigmas: tuple[PositiveFloat, ...] | None = None
+    stg_scale: NonNegativeFloat = 1.0
+    stg_blocks: tuple[NonNegativeInt, ...] = (28,)
+    modality_scale: PositiveFloat = 3.0
+    guidance_rescale: NonNegativeFloat = 0.7
+    audio_guidance_scale: PositiveFloat = 7.0
+    max_sequence_length: PositiveInt = 1024
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded words, and pictures at the clip's size by their files."""
+
+    words: Mapping[str, Tensor | None]
+    pictures: Mapping[Path, Image.Image]
+
+
+class Made(NamedTuple):
+    """Latents as the decoders take them.
+
+    Attributes:
+        video: ``(1, channels, latent frames, latent height, latent width)``.
+        audio: ``(1, channels, latent length, mel bins)``.
+    """
+
+    video: Tensor
+    audio: Tensor
+
+
+class Pipeline(VideoPipeline[Conditioning, Made]):
+    """Text, pictures at both ends, and clips to go on from; sound comes with all of it."""
+
+    def __init__(self, host: Host[LTX2ConditionPipeline], card: ModelCard) -> None:
+        self._host = host
+        self._options = Options.model_validate(card.options)
+        pipe: Any = host.pipe
+        if pipe.audio_scheduler is None:
+            # The loop would copy it for itself, out of sight.
+            pipe.register_modules(audio_scheduler=copy.deepcopy(pipe.scheduler))
+        pipe._callback_tensor_inputs = [*type(pipe)._callback_tensor_inputs, "audio_latents"]
+        channels, stride = pipe.vae.config.latent_channels, pipe.vae_temporal_compression_ratio
+        self._sketcher = Sketcher(self._painted, channels, stride)
+
+    @classmethod
+    @override
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
+        return cls(Host.load(LTX2ConditionPipeline, card, weights, plan), card)
+
+    @property
+    @override
+    def facts(self) -> Mapping[str, str]:
+        return self._host.facts
+
+    @override
+    def adopt(self, plan: MemoryPlan) -> None:
+        self._host.adopt(plan)
+
+    @override
+    @torch.no_grad()
+    def encode(self, request: GenerationRequest) -> Conditioning:
+        pipe: Any = self._host.pipe
+        self._host.start_measuring()
+        with self._host.stage("Encoding the prompt", "text_encoder"):
+            positive, mask, negative, negative_mask = pipe.encode_prompt(
+                request.prompt,
+                request.negative_prompt,
+                do_classifier_free_guidance=self._is_guided(request),
+                max_sequence_length=self._options.max_sequence_length,
+            )
+        words = {
+            "prompt_embeds": positive,
+            "prompt_attention_mask": mask,
+            "negative_prompt_embeds": negative,
+            "negative_prompt_attention_mask": negative_mask,
+        }
+        with self._host.stage("Encoding", "vae"):
+            self._sketcher.fit()
+        width, height = request.shape.width, request.shape.height
+        return Conditioning(words, {c.path: fitted(c, width, height) for c in request.conditions})
+
+    @override
+    def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
+        parts = ("transformer", "connectors", "vae", "audio_vae")
+        with self._host.stage(f"Denoising {request.shape.size}", *parts):
+            video, audio = self._sample(request, conditioning, given, on_step)
+        return Made(finite(video), finite(audio))
+
+    def _sample(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
+    ) -> tuple[Tensor, Tensor]:
+        pipe: Any = self._host.pipe
+        options, shape = self._options, request.shape
+        steps = request.num_inference_steps
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        earlier: list[tuple[float, Tensor]] = []
+
+        def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            # The loop splits what it needs in its first step, so that is the one which is run again.
+            done = point.step if point is not None and step == 0 else step + 1
+            level, latents = float(pipe.scheduler.sigmas[done]), self._clip(request, tensors["latents"])
+            higher, last = earlier.pop() if earlier else (1.0, None)
+            earlier.append((level, latents))
+            sketch = partial(self._sketcher.paint, latents, level, last, higher)
+            schedulers = (pipe.scheduler, pipe.audio_scheduler)
+            pairs = [(s, tensors[name]) for s, name in zip(schedulers, _STREAMS, strict=True)]
+            on_step(Step(done, steps, sketch, Point.of(done, pairs, generator).freeze))
+            return {}
+
+        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
+        with resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True):
+            made = pipe(
+                **conditioning.words,
+                conditions=_conditions(request, conditioning, given) or None,
+                height=shape.height,
+                width=shape.width,
+                num_frames=shape.frames,
+                frame_rate=float(shape.fps),
+                num_inference_steps=steps,
+                sigmas=None if options.sigmas is None else list(options.sigmas),
+                guidance_scale=request.guidance_scale,
+                stg_scale=options.stg_scale,
+                modality_scale=options.modality_scale,
+                guidance_rescale=options.guidance_rescale,
+                audio_guidance_scale=options.audio_guidance_scale if request.guidance_scale > 1 else 1.0,
+                audio_stg_scale=options.stg_scale,
+                audio_modality_scale=options.modality_scale,
+                audio_guidance_rescale=options.guidance_rescale,
+                spatio_temporal_guidance_blocks=list(options.stg_blocks),
+                generator=generator,
+                output_type="latent",
+                callback_on_step_end=step_end,
+                callback_on_step_end_tensor_inputs=list(_STREAMS),
+            )
+        return made.frames, made.audio
+
+    def _is_guided(self, request: GenerationRequest) -> bool:
+        return request.guidance_scale > 1
+
+    def _clip(self, request: GenerationRequest, packed: Tensor) -> Tensor:
+        """Return normalised latents ``(1, channels, f, h, w)`` of packed ones; pictures' own tokens come last."""
+        pipe: Any = self._host.pipe
+        side = pipe.vae_spatial_compression_ratio
+        frames = (request.shape.frames - 1) // pipe.vae_temporal_compression_ratio + 1
+        height, width = request.shape.height // side, request.shape.width // side
+        return pipe._unpack_latents(packed[:, : frames * height * width], frames, height, width, 1, 1)
+
+    def _painted(self, latents: Tensor) -> Tensor:
+        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
+        pipe: Any = self._host.pipe
+        vae = pipe.vae
+        raw = pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        return vae.decode(raw.to(self._host.plan.device, vae.dtype), None, return_dict=False)[0]
+
+    @override
+    @torch.no_grad()
+    def decode(self, request: GenerationRequest, latents: Made) -> Iterator[Frames]:
+        vae: Any = self._host.pipe.vae
+        if self._host.plan.tiled:
+            vae.enable_tiling()
+        else:
+            vae.disable_tiling()
+        # Tiles in time too, which tiling alone does not turn on.
+        vae.use_framewise_decoding = self._host.plan.tiled
+        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
+            video = vae.decode(latents.video.to(self._host.plan.device, vae.dtype), None, return_dict=False)[0]
+        yield from frames_of(video)
+
+    @override
+    @torch.no_grad()
+    def audio(self, request: GenerationRequest, latents: Made) -> Audio:
+        pipe: Any = self._host.pipe
+        with self._host.stage("Decoding the sound", "audio_vae", "vocoder"):
+            raw = latents.audio.to(self._host.plan.device, pipe.audio_vae.dtype)
+            wave = pipe.vocoder(pipe.audio_vae.decode(raw, return_dict=False)[0])
+        rate = int(pipe.vocoder.config.output_sampling_rate)
+        samples = finite(wave[0]).float().clamp(-1, 1).cpu().numpy()
+        # Latents of sound stand for whole fractions of a second, which a clip's length need not be.
+        wanted = round(request.shape.seconds * rate)
+        fitted_samples = np.pad(samples[:, :wanted], ((0, 0), (0, max(0, wanted - samples.shape[1]))))
+        return Audio(np.asarray(fitted_samples, dtype=np.float32), rate)
+
+    @override
+    def freeze(self, latents: Made) -> Frozen:
+        return freeze(list(latents))
+
+    @override
+    def thaw(self, content: bytes) -> Made:
+        return Made(*thaw(content, self._host.plan.device))
+
+    @property
+    @override
+    def peak_memory_bytes(self) -> int | None:
+        return self._host.peak_memory_bytes
+
+    @override
+    def close(self) -> None:
+        self._host.close()
+
+
+def _conditions(request: GenerationRequest, conditioning: Conditioning, given: Given) -> list[LTX2VideoCondition]:
+    """Return pictures and the clip to go on from; the pipeline counts in latents, of which -1 is the last."""
+    found = [
+        LTX2VideoCondition(frames=conditioning.pictures[c.path], index=0 if c.frame == 0 else -1, crf=0)
+        for c in request.conditions
+    ]
+    if given.before is not None:
+        found.append(LTX2VideoCondition(frames=[Image.fromarray(frame) for frame in given.before], index=0, crf=0))
+    return found
