@@ -10,69 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipelines import media
-from pipelines.card import Component, ModelCard
 from pipelines.errors import BadOutput, OutOfMemory, PipelineError, WeightsMissing
-from pipelines.needs import GIB
-from pipelines.plan import Device, MemoryPlan, numbers_of
 from pipelines.types import VideoShape
 from server.assets import AssetMissing, AssetStore, Variant
 from server.jobs import JobId, JobStatus, WorkerId
-from server.residents import Residents, Source, find
+from server.residents import Residents, find
 from server.settings import Settings
 from server.store import JobStore
 from server.worker import Drain, Place, Worker
+from tests.server.conftest import ANN, Loader
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, FakePipeline
 
-ANN = WorkerId("cpu-ann")
 AddJob = Callable[..., JobId]
-
-
-class Loader:
-    """Hands out the fake model under any name, and remembers the names. There is room for one of them at a time."""
-
-    def __init__(self, card: ModelCard, pipeline: FakePipeline) -> None:
-        self._card, self._pipeline = card, pipeline
-        self.names: list[str] = []
-        self.error: Exception | None = None
-        self.source = Source(self.find, self.load, lambda name: cpu(1), release=lambda name: None)
-
-    def find(self, card_id: str) -> ModelCard:
-        part = Component(params=100_000_000, stage="denoise")
-        weights = self._card.weights.model_copy(update={"components": {"transformer": part}})
-        return self._card.model_copy(update={"id": card_id, "weights": weights})
-
-    def load(self, card: ModelCard, plan: MemoryPlan) -> FakePipeline:
-        self.names.append(card.id)
-        if self.error is not None:
-            raise self.error
-        return self._pipeline
-
-
-def cpu(gib: float) -> Device:
-    size = int(gib * GIB)
-    return Device("cpu", "a CPU", size, size, size, None, numbers_of(None))
-
-
-@pytest.fixture
-def loader(card: ModelCard, pipeline: FakePipeline) -> Loader:
-    return Loader(card, pipeline)
-
-
-@pytest.fixture
-def drain(clock: Clock) -> Drain:
-    return Drain(clock)
-
-
-@pytest.fixture
-def models(settings: Settings, loader: Loader, clock: Clock) -> Residents:
-    return Residents("cpu", settings, loader.source, clock)
-
-
-@pytest.fixture
-def worker(settings: Settings, store: JobStore, models: Residents, drain: Drain) -> Worker:
-    return Worker(Place(ANN, "cpu", 1), settings, store, drain=drain, models=models)
 
 
 def files_of(settings: Settings, job_id: JobId) -> set[str]:
@@ -118,17 +69,6 @@ def test_metadata_can_be_left_out(
     plain = settings.model_copy(update={"embed_metadata": False})
     Worker(Place(ANN, "cpu", 1), plain, store, models=models).run_one()
     assert media.probe(assets.path(job_id, Variant.VIDEO)).provenance is None
-
-
-def test_a_model_is_loaded_once_and_given_up_for_another(
-    worker: Worker, loader: Loader, pipeline: FakePipeline, add_job: AddJob
-) -> None:
-    for card_id in ("mini", "mini", "maxi"):
-        add_job(card=card_id)
-        worker.run_one()
-    assert loader.names == ["mini", "maxi"]
-    assert pipeline.is_closed
-    assert worker.info().card == "maxi"
 
 
 @pytest.mark.parametrize(
