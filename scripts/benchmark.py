@@ -26,6 +26,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipelines.needs import Demand, needs, typical_request
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.registry import installed, load_registry
 from scripts import random_weights
@@ -86,8 +87,17 @@ def row(task: Task, measured: Measured, about: dict[str, str]) -> dict[str, Any]
         "s_per_step": step,
         "s_per_output_s": warm / clip_s if warm and clip_s else None,
         "mfu": achieved / measured.matmul_flops if achieved and measured.matmul_flops else None,
-        "predicted_peak": dict(task.plan.peak_bytes),
+        "predicted_peak": predicted(task),
     }
+
+
+def predicted(task: Task) -> dict[str, int]:
+    """Return the peak of live tensors that the plan predicts for each stage; nothing for models that are not whole."""
+    if task.tiny:
+        return {}
+    card = load_registry().cards[task.card]
+    demand = Demand.of(typical_request(card, size=task.size, seconds=task.seconds))
+    return {stage.value: need.allocated for stage, need in needs(card, demand, task.plan).items()}
 
 
 def tasks(options: argparse.Namespace) -> list[Task]:

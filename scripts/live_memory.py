@@ -1,0 +1,157 @@
+"""Peaks of live tensors beside the weights, per card and shape, without a GPU and without memory: fake tensors at true
+size. What cards say under `memory` comes from here until a GPU says otherwise; cuDNN's workspaces and the allocator's
+gaps are not in it.
+
+    python -m scripts.live_memory wan2.1-vace-14b 832x480x81 1280x720x81
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pipelines.registry import load_registry
+from pipelines.types import VideoShape
+from scripts import random_weights
+
+Inputs = Callable[[Any, VideoShape, Callable[..., torch.Tensor]], dict[str, Any]]
+
+
+class Live(TorchDispatchMode):
+    """Adds up the storages that operators make, until they are freed; those of a model's weights do not count."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        # Operators hand views of weights around.
+        weights = [*model.parameters(), *model.buffers()]
+        self._sizes: dict[int, int] = {StorageWeakRef(weight.untyped_storage()).cdata: 0 for weight in weights}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        return made
+
+    def _note(self, storage: Any) -> None:
+        key = StorageWeakRef(storage).cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key, 0)
+
+
+def peak_of(model: nn.Module, run: Callable[[], object]) -> int:
+    gc.collect()
+    with torch.no_grad(), Live(model) as live:
+        made = run()
+        del made
+    return live.peak
+
+
+def wan(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of Wan takes at a step; VACE's takes what is given in 96 channels beside."""
+    config = model.config
+    side = 16 if config.out_channels == 48 else 8
+    grid = ((shape.frames - 1) // 4 + 1, shape.height // side, shape.width // side)
+    per_token = config.out_channels == 48
+    tokens = grid[0] * grid[1] * grid[2] // 4
+    inputs: dict[str, Any] = {
+        "hidden_states": tensor(1, config.in_channels, *grid),
+        "timestep": tensor(1, tokens, dtype=torch.float32) if per_token else tensor(1, dtype=torch.float32),
+        "encoder_hidden_states": tensor(1, 512, config.text_dim),
+    }
+    if config.get("image_dim"):
+        inputs["encoder_hidden_states_image"] = tensor(1, 257, config.image_dim)
+    if config.get("vace_layers"):
+        inputs["control_hidden_states"] = tensor(1, config.vace_in_channels, *grid)
+    return inputs
+
+
+INPUTS: dict[str, Inputs] = {"WanTransformer3DModel": wan, "WanVACETransformer3DModel": wan}
+
+
+def measure(card_id: str, shape: VideoShape) -> None:
+    card = load_registry().cards[card_id]
+    parts = random_weights.architecture(card_id)["parts"]
+    pixels, tokens = shape.width * shape.height, card.shape.tokens(shape)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        if (inputs := INPUTS.get(parts["transformer"]["class"])) is not None:
+            denoiser = made(parts["transformer"], torch.bfloat16)
+
+            def tensor(*sizes: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+                return torch.empty(sizes, dtype=dtype)
+
+            given = inputs(denoiser, shape, tensor)
+            peak = peak_of(denoiser, lambda: denoiser(**given, return_dict=False))
+            print(f"denoise: {peak / 2**30:.2f} GiB, {peak / tokens:.0f} bytes per token, {tokens} tokens")
+            del denoiser, given
+        own = card.weights.components["vae"].dtype or "bfloat16"
+        vae = made(parts["vae"], getattr(torch, own))
+        time, space = card.shape.latent_stride or card.shape.frame_stride, vae_side(vae)
+        frames = (shape.frames - 1) // time + 1
+        channels = getattr(vae.config, "z_dim", None) or vae.config.latent_channels
+        latents = torch.empty(1, channels, frames, shape.height // space, shape.width // space, dtype=vae.dtype)
+        clip = torch.empty(1, 3, shape.frames, shape.height, shape.width, dtype=vae.dtype)
+        for tiled in (False, True):
+            (vae.enable_tiling if tiled else vae.disable_tiling)()
+            if hasattr(vae, "use_framewise_decoding"):
+                vae.use_framewise_decoding = tiled
+            ways: list[tuple[str, Callable[[], object]]] = [
+                ("decode", lambda: vae.decode(latents, return_dict=False)),
+                ("encode", lambda: vae.encode(clip)),
+            ]
+            for what, run in ways:
+                peak = peak_of(vae, run)
+                print(
+                    f"{what}{', tiled' if tiled else ''} in {own}: {peak / 2**30:.2f} GiB, "
+                    f"{peak / pixels:.0f} bytes per pixel, {peak / pixels / shape.frames:.1f} per pixel and frame"
+                )
+
+
+def made(part: dict[str, Any], dtype: torch.dtype) -> Any:
+    """Return a part whose tensors are fake."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model: nn.Module = getattr(diffusers, part["class"])(**part["config"])
+    finally:
+        torch.set_default_dtype(usual)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def vae_side(vae: Any) -> int:
+    """Return how many pixels a latent is wide."""
+    for name in ("scale_factor_spatial", "spatial_compression_ratio"):
+        if value := vae.config.get(name):
+            return int(value)
+    return int(getattr(vae, "spatial_compression_ratio", 8))
+
+
+def main(arguments: list[str]) -> None:
+    card_id, *shapes = arguments
+    for text in shapes:
+        width, height, frames = map(int, text.split("x"))
+        print(f"{card_id} {text}")
+        measure(card_id, VideoShape(frames, height, width, 16))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
