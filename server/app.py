@@ -22,6 +22,7 @@ from server.deps import Services
 from server.devices import first_device
 from server.events import Broker
 from server.files import FileStore
+from server.headers import SafeHeaders
 from server.keys import KeyStore
 from server.outbox import Outbox
 from server.routes import (
@@ -116,8 +117,9 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     )
     app.state.metrics = measured
     app.add_middleware(Guard, settings=settings)
-    # Added last, so outermost: refused requests are named and counted too.
+    # Around the guard: refused requests are named and counted too.
     app.add_middleware(Telemetry, metrics=measured)
+    app.add_middleware(SafeHeaders)
     errors.install(app)
     # Fixed names before those that any id fits.
     routers = (

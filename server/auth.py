@@ -198,7 +198,7 @@ class Guard:
             # Single words and these endings do not exist in the public DNS; neither does the empty name of HTTP/1.0.
             return True
         # A page that asks for a bare address has been given no name to resolve.
-        return re.fullmatch(r"[0-9.]+|\[.*\]", name) is not None
+        return re.fullmatch(r"[0-9.]+|\[[0-9a-f:.]*\]", name) is not None
 
 
 def _secret(headers: Headers) -> str | None:

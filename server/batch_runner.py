@@ -26,7 +26,9 @@ from server.deps import Caller, Services
 from server.files import BATCH_OUTPUT, FileId, StoredFile, new_file
 from server.intake import KeySpent, QueueFull
 from server.jobs import Attempt, Job, JobStatus
+from server.quota import QuotaExceeded
 from server.schemas import Video
+from server.slots import Busy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +84,8 @@ class BatchRunner:
     def _safely(self, batch_id: BatchId) -> bool:
         try:
             return self.advance(self._batches.get(batch_id))
-        except (SQLAlchemyError, OSError):
-            # A full disk or a locked database passes.
+        except Exception:  # noqa: BLE001 - logged whole
+            # A full disk or a locked database passes; a batch that nothing can be done with must not hold up others.
             _log.exception("batch_step_failed id=%s", batch_id)
             return False
 
@@ -255,7 +257,7 @@ def _refusal_of_rest(batch: Batch) -> Refusal | None:
 def _refusal(error: Exception, batch: Batch, line: Line) -> Refusal | None:
     """Say why a line cannot become a video; None if it can later."""
     match error:
-        case QueueFull():
+        case QueueFull() | QuotaExceeded() | Busy():
             return None
         case KeySpent():
             return _DELETED
@@ -302,5 +304,6 @@ class BatchThread:
                     self._services.files.sweep()
                 if runner.tick():
                     wait_s = 0.0
-            except (SQLAlchemyError, OSError):
+            except Exception:  # noqa: BLE001 - logged whole
+                # Without this thread no batch would go on, whatever went wrong with one.
                 _log.exception("batches_failed")

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    delete,
     func,
     insert,
     or_,
@@ -30,6 +31,7 @@ from server.batch_types import ACTIVE, Batch, BatchError, BatchId, BatchStatus, 
 from server.files import StoredFile, row_of
 from server.jobs import TERMINAL, Job, JobId, JobStatus, Owner
 from server.outbox import EventType, emit
+from server.quota import Quota
 from server.tables import batch as batches
 from server.tables import batch_line as lines
 from server.tables import file as files
@@ -37,6 +39,7 @@ from server.tables import job as jobs
 from server.tables import job_from
 
 _ROWS_AT_ONCE = 500
+KEPT = 10_000
 
 
 class BatchNotFound(Exception):
@@ -86,10 +89,20 @@ class BatchStore:
         self._writes = database.durable(engine)
         self._now = now
 
-    def add(self, batch: Batch) -> None:
-        """Accept a batch. When this returns, it survives a loss of power."""
+    def add(self, batch: Batch, quota: Quota | None = None) -> None:
+        """Accept a batch. When this returns, it survives a loss of power.
+
+        Of batches that have ended, an owner's latest ``KEPT`` are remembered.
+
+        Raises:
+            QuotaExceeded: Its owner has as many under way as may be.
+        """
         row = {name: value for name, value in vars(batch).items() if name != "counts"}
         with self._writes.begin() as db:
+            if quota is not None:
+                quota.check(db, batches, batch.owner, 1, batches.c.status.in_(ACTIVE))
+            ended = select(batches.c.id).where(batches.c.owner == batch.owner, batches.c.status.not_in(ACTIVE))
+            db.execute(delete(batches).where(batches.c.id.in_(ended.order_by(batches.c.id.desc()).offset(KEPT))))
             db.execute(insert(batches).values(row))
 
     def get(self, batch_id: BatchId, owner: Owner | None = None) -> Batch:

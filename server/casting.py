@@ -14,6 +14,7 @@ from server.errors import InvalidRequest, NotFound, quoted
 from server.forms import Fields, Value, parse_object
 from server.ids import new_id
 from server.parameters import CharacterCreate
+from server.quota import Quota
 from server.references import PICTURE, chunks, head_of, picture_of, unwrapped
 from server.retrieval import stored
 from server.validation import Medium, validated
@@ -113,14 +114,15 @@ def create_character(fields: Fields, caller: Caller, services: Services) -> Char
         path = services.characters.original_path(character_id, suffix or ".mp4")
         with written_whole(path) as target:
             target.writelines(chunks(file))
-        if suffix:
-            images.check(path, services.settings.max_image_pixels, param=param)
-        else:
-            still = services.characters.still_path(character_id)
-            max_pixels = services.settings.max_video_pixels
-            clips.inspect(path, max_pixels=max_pixels, max_seconds=MAX_CHARACTER_S, still=still)
+        with services.decoders.taken():
+            if suffix:
+                images.check(path, services.settings.max_image_pixels, param=param)
+            else:
+                still = services.characters.still_path(character_id)
+                max_pixels = services.settings.max_video_pixels
+                clips.inspect(path, max_pixels=max_pixels, max_seconds=MAX_CHARACTER_S, still=still)
         made = Character(character_id, caller.owner, named.name, "image" if suffix else "video", created_at)
-        services.characters.add(made)
+        services.characters.add(made, Quota("characters", services.settings.max_characters))
     except BaseException:
         services.characters.discard(character_id)
         raise

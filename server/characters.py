@@ -13,6 +13,7 @@ from sqlalchemy import Engine, RowMapping, delete, insert, select, true
 from server import database
 from server.ids import shape_of
 from server.jobs import Owner
+from server.quota import Quota
 from server.tables import character as characters
 
 CharacterId = NewType("CharacterId", str)
@@ -64,9 +65,15 @@ class CharacterStore:
         """Return where the picture of a character belongs that was made of its clip."""
         return self._folder / character_id / f"{_STILL}.png"
 
-    def add(self, character: Character) -> None:
-        """Keep a character whose files are in place. When this returns, it survives a loss of power."""
+    def add(self, character: Character, quota: Quota | None = None) -> None:
+        """Keep a character whose files are in place. When this returns, it survives a loss of power.
+
+        Raises:
+            QuotaExceeded: Its owner has as many as may be.
+        """
         with self._writes.begin() as db:
+            if quota is not None:
+                quota.check(db, characters, character.owner, 1)
             db.execute(insert(characters).values(vars(character)))
 
     def get(self, character_id: str, owner: Owner | None = None) -> Character:

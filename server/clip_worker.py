@@ -31,7 +31,7 @@ def main(path: str, max_pixels: str, max_seconds: str, still: str = "") -> None:
     video = Path(path)
     try:
         facts = media.probe(video)
-        message = _complaint(facts.shape, int(max_pixels), float(max_seconds)) or _damage(video)
+        message = _complaint(facts.shape, int(max_pixels), float(max_seconds)) or _damage(video, facts.shape)
         if still and not message:
             media.still(video, Path(still))
         known = facts.provenance and dict(facts.provenance)
@@ -53,13 +53,20 @@ def _complaint(shape: VideoShape, max_pixels: int, max_seconds: float) -> str:
     return ""
 
 
-def _damage(video: Path) -> str:
+def _damage(video: Path, claimed: VideoShape) -> str:
     """Decode the whole video and say whether something is missing or broken in it."""
+    # The header speaks for the first frame only: a later one may be a thousand times as large.
+    pixels = _padded(claimed.width) * _padded(claimed.height)
     command = [_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-xerror", "-err_detect", "explode"]
-    command += ["-i", str(video), "-map", "0:v:0", "-f", "null", "-"]
+    command += ["-max_pixels", str(pixels), "-i", str(video), "-map", "0:v:0", "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own program
     # A file that is cut short decodes to its end with no more than a remark.
     return "The video is damaged or incomplete." if done.returncode or done.stderr else ""
+
+
+def _padded(side: int) -> int:
+    """Return a side as decoders count it: in whole blocks, of which the largest have 128 pixels."""
+    return -(-side // 128) * 128
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from server.errors import InvalidRequest
 from server.ids import new_id
 from server.jobs import Attempt, Job, JobId, JobStatus, new_job_id
 from server.parameters import Making, VideoCreate, VideoVariations
+from server.quota import Quota
 from server.references import LAST_FRAME, LAST_PICTURE, PICTURE, chunks, head_of, picture_of
 from server.validation import validated
 
@@ -203,7 +204,8 @@ def _keep(shown: _Shown, jobs: Sequence[Job], services: Services) -> None:
     for number, picture in enumerate(shown.pictures):
         names = [job.request.conditions[number].path.name for job in jobs]
         first = services.assets.save_input(jobs[0].id, names[0], chunks(picture.file))
-        size = images.check(first, services.settings.max_image_pixels, picture.param)
+        with services.decoders.taken():
+            size = images.check(first, services.settings.max_image_pixels, picture.param)
         for job, name in zip(jobs[1:], names[1:], strict=True):
             services.assets.link_input(job.id, name, first)
         for job in jobs:
@@ -238,7 +240,10 @@ def admit(
     try:
         keep()
         marked = [replace(job, digest=digest) for job in jobs]
-        accepted = services.store.add(*marked, max_queued=services.settings.max_queued, attempt=attempt)
+        settings = services.settings
+        accepted = services.store.add(
+            *marked, max_queued=settings.max_queued, attempt=attempt, kept=Quota("videos", settings.max_videos)
+        )
     finally:
         kept = {job.id for job in accepted}
         for job in jobs:

@@ -294,8 +294,8 @@ class Deliverer:
             try:
                 self._begin_due()
                 self._prune()
-            except SQLAlchemyError:
-                # A full disk or a locked database passes.
+            except Exception:  # noqa: BLE001 - logged whole
+                # A full disk or a locked database passes; without this thread nothing would be delivered any more.
                 _log.exception("webhooks_failed")
             with self._changed:
                 if not self._is_stopping:

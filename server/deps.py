@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anyio import Semaphore
 from fastapi import Depends, Path, Request
 
 from pipelines.plan import Device
@@ -18,11 +17,12 @@ from server.characters import CharacterStore
 from server.delivery import Post
 from server.events import Broker
 from server.files import FileStore
-from server.forms import LARGE_AT_ONCE, Body, open_body
+from server.forms import Body, Landing, open_body
 from server.jobs import JOB_ID, JobId, Owner
 from server.outbox import Outbox
 from server.retries import Turns
 from server.settings import Settings
+from server.slots import Slots
 from server.store import JobNotFound, JobStore
 from server.timings import TimingStore
 from server.webhooks import EndpointStore
@@ -30,7 +30,12 @@ from server.webhooks import EndpointStore
 
 @dataclass(frozen=True)
 class Services:
-    """The parts that the routes work with; one set per app, from start to shutdown."""
+    """The parts that the routes work with; one set per app, from start to shutdown.
+
+    Attributes:
+        decoders: For whoever looks at an upload, which takes a process and a few hundred MB.
+        fetches: For whoever asks an address that a client has named, which may not answer for long.
+    """
 
     settings: Settings
     registry: Registry
@@ -45,7 +50,9 @@ class Services:
     endpoints: EndpointStore
     post: Post
     now: Callable[[], float] = time.time
-    large_bodies: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE))
+    landing: Landing = field(default_factory=Landing)
+    decoders: Slots = field(default_factory=lambda: Slots(at_once=2, waiting=8))
+    fetches: Slots = field(default_factory=lambda: Slots(at_once=6, waiting=6))
     turns: Turns = field(default_factory=Turns)
     device: Callable[[], Device | None] = lambda: None
     """What the first worker runs on, for predictions; None if nobody can tell."""
@@ -94,7 +101,7 @@ VideoId = Annotated[JobId, Depends(_path_id)]
 
 async def _body(request: Request, services: ServicesDep) -> AsyncIterator[Body]:
     max_bytes = services.settings.max_upload_mb * 1_000_000
-    async with open_body(request, max_bytes, services.large_bodies) as body:
+    async with open_body(request, max_bytes, services.landing) as body:
         yield body
 
 

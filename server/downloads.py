@@ -44,8 +44,6 @@ class Download(FileResponse):
         """
         stat = path.stat()
         headers = {"etag": f'"{tag}-{stat.st_size:x}"', "cache-control": "private, no-cache"}
-        # A browser that guesses could take an upload for a page of ours.
-        headers["x-content-type-options"] = "nosniff"
         if _names(request_headers.get("if-none-match", ""), headers["etag"]):
             return Response(status_code=304, headers=headers)
         return cls(path, headers=headers, media_type=media_type, filename=name, stat_result=stat)

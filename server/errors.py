@@ -28,6 +28,8 @@ from server.assets import AssetMissing
 from server.batches import BatchNotFound
 from server.files import FileNotFound, FilesFull
 from server.intake import QueueFull
+from server.quota import QuotaExceeded
+from server.slots import Busy
 from server.space import ran_out
 from server.store import JobNotFound
 
@@ -42,6 +44,7 @@ _log = logging.getLogger(__name__)
 # Both SDKs repeat 408, 409, 429 and 5xx on their own; where that is hopeless, this header stops them.
 NO_RETRY = {"x-should-retry": "false"}
 QUEUE_RETRY_S = 15
+BUSY_HEADERS = {"retry-after": "3"}
 # What a client sent may be megabytes long; an answer quotes this much of it.
 _QUOTED = 100
 
@@ -138,6 +141,13 @@ class DiskFull(ApiError):
     code = "insufficient_storage"
 
 
+class ServerBusy(ApiError):
+    """The server could, but has too much to do at this moment."""
+
+    status = 503
+    code = "server_busy"
+
+
 class NotReady(ApiError):
     """The server is up, its workers are not."""
 
@@ -186,6 +196,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(JobNotFound, _job_not_found)
     app.add_exception_handler(AssetMissing, _asset_missing)
     app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(QuotaExceeded, _quota_exceeded)
+    app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(FileNotFound, _file_not_found)
     app.add_exception_handler(FilesFull, _files_full)
     app.add_exception_handler(BatchNotFound, _batch_not_found)
@@ -265,6 +277,18 @@ def _queue_full(_: Request, error: Exception) -> JSONResponse:
     whose = "this key's" if full.of_key else "this server's"
     message = f"{full.limit} videos are waiting, which is {whose} limit. Try again in {QUEUE_RETRY_S} seconds."
     return JSONResponse(envelope(429, message, "queue_full"), 429, {"retry-after": str(QUEUE_RETRY_S)})
+
+
+def _quota_exceeded(_: Request, error: Exception) -> JSONResponse:
+    quota = cast("QuotaExceeded", error).quota
+    message = f"You have {quota.limit:,} {quota.what}, which is the limit. {quota.advice}, or raise {quota.setting}."
+    return JSONResponse(envelope(429, message, "quota_exceeded"), 429, NO_RETRY)
+
+
+def _busy(_: Request, error: Exception) -> JSONResponse:
+    del error
+    message = "Too many pictures and clips are being looked at at this moment. Try again in a few seconds."
+    return answer(ServerBusy(message, headers=BUSY_HEADERS))
 
 
 def _file_not_found(_: Request, error: Exception) -> JSONResponse:

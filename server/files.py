@@ -34,6 +34,7 @@ from server import database
 from server.disk import written_whole
 from server.ids import new_id, shape_of
 from server.jobs import Owner
+from server.quota import Quota
 from server.tables import batch as batches
 from server.tables import file as files
 
@@ -44,7 +45,8 @@ BATCH_OUTPUT = "batch_output"
 # Longer than any upload takes from its first byte on disk to its row.
 STRAY_S = 3600.0
 _NAME_BYTES = 255
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, line ends, what turns the direction of writing (a name could show another ending than it has).
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class FileNotFound(Exception):
@@ -100,19 +102,25 @@ class FileStore:
         self._folder = folder
         self._now = now
 
-    def add(self, new: StoredFile, content: Iterable[bytes], *, max_total_bytes: int) -> StoredFile:
+    def add(
+        self, new: StoredFile, content: Iterable[bytes], *, max_total_bytes: int, quota: Quota | None = None
+    ) -> StoredFile:
         """Keep a file. When this returns, it survives a loss of power; when it raises, nothing is left of it.
 
         Args:
             new: What it is; ``bytes`` is what the caller believes, and corrected.
             content: Its bytes.
             max_total_bytes: How much all files together may take.
+            quota: How many files an owner may have.
 
         Raises:
             FilesFull: With it, they would take more.
+            QuotaExceeded: Its owner has as many as may be.
         """
         with self._reads.connect() as db:
             _check_room(db, new.bytes, max_total_bytes)
+            if quota is not None:
+                quota.check(db, files, new.owner, 1)
         with self.writing(new) as target:
             for chunk in content:
                 target.write(chunk)
@@ -120,6 +128,8 @@ class FileStore:
             stored = self.measured(new)
             with self._writes.begin() as db:
                 _check_room(db, stored.bytes, max_total_bytes)
+                if quota is not None:
+                    quota.check(db, files, new.owner, 1)
                 db.execute(insert(files).values(row_of(stored)))
         except BaseException:
             self.discard(new.id)

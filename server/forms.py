@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, NoReturn, TypeAlias, cast
@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-from server.errors import InvalidRequest, PayloadTooLarge, quoted
+from server.errors import BUSY_HEADERS, InvalidRequest, PayloadTooLarge, ServerBusy, quoted
 
 Value: TypeAlias = "str | int | float | bool | UploadFile | list[Value] | dict[str, Value] | None"
 Fields: TypeAlias = dict[str, Value]
@@ -26,6 +26,8 @@ Fields: TypeAlias = dict[str, Value]
 MAX_FIELDS, MAX_FILES = 64, 8
 MAX_DEPTH = 8
 LARGE_BYTES, LARGE_AT_ONCE = 1 << 20, 1
+# All bodies that are on their way or at work, together; a single one may always be as large as its limit.
+ARRIVING_BYTES = 2_000_000_000
 _CHUNK = 1 << 16
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _KEY = re.compile(r"\[([^\[\]]*)\]")
@@ -50,19 +52,54 @@ class Body:
         return parse_object(self.content.read())
 
 
+class Landing:
+    """Where bodies arrive: on disk, so many bytes at a time. Belongs to the event loop.
+
+    Attributes:
+        large: Lets so many large bodies be parsed at a time.
+    """
+
+    def __init__(self, max_bytes: int = ARRIVING_BYTES, *, large_at_once: int = LARGE_AT_ONCE) -> None:
+        self._max_bytes = max_bytes
+        self._here = 0
+        self.large = Semaphore(large_at_once)
+
+    @contextmanager
+    def arriving(self) -> Generator[Callable[[int], None]]:
+        """Yield what has to be told how many bytes have come; they count until the block ends.
+
+        The first body of all is let through whatever its size; it raises ``ServerBusy`` where others have to come back.
+        """
+        mine = 0
+
+        def add(size: int) -> None:
+            nonlocal mine
+            if self._here + size > self._max_bytes and self._here > mine:
+                message = "Too much is being uploaded at this moment. Try again in a few seconds."
+                raise ServerBusy(message, headers={**BUSY_HEADERS, "connection": "close"})
+            self._here += size
+            mine += size
+
+        try:
+            yield add
+        finally:
+            self._here -= mine
+
+
 @asynccontextmanager
 async def open_body(
-    request: Request, max_bytes: int, slots: Semaphore, *, max_text_bytes: int | None = None
+    request: Request, max_bytes: int, landing: Landing, *, max_text_bytes: int | None = None
 ) -> AsyncGenerator[Body]:
     """Read a body of at most ``max_bytes``. Uploaded files live as long as the context.
 
     Parsing takes several times a body's size in memory. So one that is large arrives on disk, however slowly, and
-    then waits for one of ``slots``, which it holds as long as the context. What is text in a form is kept in memory:
-    at most ``max_text_bytes`` a part, if they are given.
+    then waits for the turn that ``landing`` gives it, which it holds as long as the context. What is text in a form is
+    kept in memory: at most ``max_text_bytes`` a part, if they are given.
 
     Raises:
         PayloadTooLarge: It is longer. Whether that is announced or found out, no more than the limit is kept.
         InvalidRequest: It is neither JSON nor a whole multipart form.
+        ServerBusy: Too much else is arriving.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     is_form = content_type == b"multipart/form-data"
@@ -73,13 +110,14 @@ async def open_body(
         )
     bounded = _BoundedReceive(request.receive, max_bytes, options.get(b"boundary") if is_form else None)
     bounded.refuse_announced(request.headers.get("content-length"))
-    with SpooledTemporaryFile(max_size=LARGE_BYTES) as file:
+    with SpooledTemporaryFile(max_size=LARGE_BYTES) as file, landing.arriving() as add:
         # It writes and reads in a thread once the file is on disk.
         arrived = UploadFile(cast("BinaryIO", file), size=0)
         async for chunk in Request(request.scope, bounded).stream():
+            add(len(chunk))
             await arrived.write(chunk)
         await arrived.seek(0)
-        async with slots if (arrived.size or 0) > LARGE_BYTES else nullcontext():
+        async with landing.large if (arrived.size or 0) > LARGE_BYTES else nullcontext():
             if not is_form:
                 yield Body(arrived.file)
                 return

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, func, insert, select
 
 from server.jobs import Attempt, Job, JobStatus, Owner
+from server.quota import Quota
 from server.tables import api_key, job_from, row_from
 from server.tables import idempotency_key as keys
 from server.tables import job as jobs
@@ -34,12 +35,13 @@ class KeySpent(Exception):
     """What was made under the idempotency key has been deleted since."""
 
 
-def insert_jobs(db: Connection, new: Sequence[Job], *, max_queued: int) -> None:
+def insert_jobs(db: Connection, new: Sequence[Job], *, max_queued: int, kept: Quota | None = None) -> None:
     """Add jobs to the queue, all or none, in the caller's transaction, which holds the write lock.
 
     Raises:
         QueueFull: With them, more than ``max_queued`` jobs would be waiting, or more of their owner's than its key
             allows.
+        QuotaExceeded: With them, their owner would have more than ``kept`` says.
     """
     waiting = select(func.count()).where(jobs.c.status == JobStatus.QUEUED, jobs.c.deleted_at.is_(None))
     if db.execute(waiting).scalar_one() + len(new) > max_queued:
@@ -48,6 +50,8 @@ def insert_jobs(db: Connection, new: Sequence[Job], *, max_queued: int) -> None:
         limit = db.execute(select(api_key.c.max_queued).where(api_key.c.id == owner)).scalar_one_or_none()
         if limit is not None and db.execute(waiting.where(jobs.c.owner == owner)).scalar_one() + count > limit:
             raise QueueFull(limit, of_key=True)
+        if kept is not None:
+            kept.check(db, jobs, owner, count)
     db.execute(insert(jobs), [row_from(job) for job in new])
 
 

@@ -59,7 +59,8 @@ def at_url(url: str, param: str, services: Services) -> BinaryIO:
     content = _scratch()
     max_bytes = services.settings.max_upload_mb * 1_000_000
     try:
-        fetch.fetch(url, content, services.settings, max_bytes=max_bytes)
+        with services.fetches.taken():
+            fetch.fetch(url, content, services.settings, max_bytes=max_bytes)
     except fetch.FetchError as error:
         raise InvalidRequest(error.message, param=param, code=error.code) from error
     content.seek(0)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 CPU_S, WALL_S = 20, 40
 MEMORY_BYTES = 4 << 30
+# What it may write is a still; what it opens is one file, and pipes to a program.
+FILE_BYTES = 256 << 20
+OPEN_FILES = 64
 
 
 class Overrun(Exception):
@@ -48,9 +51,13 @@ def run(module: str, *arguments: str) -> Mapping[str, Any]:
 
 
 def confine() -> None:
-    """Bound the memory and time of this process and of those that it starts."""
+    """Bound what this process and those that it starts may take: time, memory, room on the disk, open files."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    # A dump of it would be written to the disk, and hold somebody's picture.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def tell(findings: Mapping[str, Any]) -> None:

@@ -62,10 +62,20 @@ class Settings(BaseSettings):
     )
     threads: PositiveInt | None = Field(default=None, description="CPU threads per worker; default: all cores.")
     max_queued: PositiveInt = Field(default=100, description="Videos that may wait; beyond this, HTTP 429.")
+    max_videos: PositiveInt = Field(
+        default=100_000, description="Videos that one key may have, finished ones included; beyond this, HTTP 429."
+    )
     max_upload_mb: PositiveInt = Field(default=32, description="Largest request body, in MB.")
     max_file_mb: PositiveInt = Field(default=200, description="Largest file that POST /v1/files takes, in MB.")
     max_files_gb: PositiveFloat = Field(
         default=20.0, description="Room for all files of POST /v1/files together, in GB; beyond it, HTTP 413."
+    )
+    max_files: PositiveInt = Field(default=10_000, description="Files that one key may have; beyond this, HTTP 429.")
+    max_characters: PositiveInt = Field(
+        default=1_000, description="Characters that one key may have; beyond this, HTTP 429."
+    )
+    max_batches: PositiveInt = Field(
+        default=100, description="Batches that one key may have under way; beyond this, HTTP 429."
     )
     max_batch_waiting: PositiveInt = Field(
         default=10, description="Videos of batches that wait at a time; the others follow as these are made."

@@ -94,7 +94,8 @@ def keep(origin: Job | BinaryIO, use: SourceUse, job_id: JobId, services: Servic
 
 
 def _inspected(path: Path, use: SourceUse, services: Services) -> Source:
-    facts = clips.inspect(path, max_pixels=services.settings.max_video_pixels, max_seconds=MAX_TOTAL_SECONDS)
+    with services.decoders.taken():
+        facts = clips.inspect(path, max_pixels=services.settings.max_video_pixels, max_seconds=MAX_TOTAL_SECONDS)
     prompt, extensions = facts.provenance.get("prompt"), facts.provenance.get("extensions")
     clip = SourceClip(path, facts.shape, use, prompt if isinstance(prompt, str) else "")
     return Source(clip, None, None, extensions if isinstance(extensions, int) else 0)

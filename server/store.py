@@ -30,6 +30,7 @@ from server import database, intake, outbox
 from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
 from server.loaded import LoadedModel
 from server.outbox import EventType
+from server.quota import Quota
 from server.selection import NO_FILTER, Change, Filter, due
 from server.tables import job as jobs
 from server.tables import job_from
@@ -99,7 +100,9 @@ class JobStore:
         """The database, for the stores of other things; ``database.durable`` makes it writable."""
         return self._reads
 
-    def add(self, *new: Job, max_queued: int, attempt: Attempt | None = None) -> tuple[Job, ...]:
+    def add(
+        self, *new: Job, max_queued: int, attempt: Attempt | None = None, kept: Quota | None = None
+    ) -> tuple[Job, ...]:
         """Accept the jobs of one request, all or none. When this returns, they survive a loss of power.
 
         Returns:
@@ -107,6 +110,7 @@ class JobStore:
 
         Raises:
             QueueFull: More than ``max_queued`` jobs would be waiting.
+            QuotaExceeded: Their owner would have more jobs than ``kept`` says, those that have ended included.
             KeyReused: The attempt's idempotency key belongs to another request.
             KeySpent: What was made under that key has been deleted since.
         """
@@ -117,7 +121,7 @@ class JobStore:
                 if earlier:
                     return earlier
                 intake.note_key(db, new[0].owner, attempt, new[0], now)
-            intake.insert_jobs(db, new, max_queued=max_queued)
+            intake.insert_jobs(db, new, max_queued=max_queued, kept=kept)
             for job in new:
                 outbox.emit(db, EventType.VIDEO_CREATED, job.id, owner=job.owner, now=now)
         return new

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from server.assets import AssetStore
 from server.characters import CharacterStore
 from server.devices import find_devices
@@ -223,7 +221,7 @@ class Supervisor:
                     if time.monotonic() >= clean_at:
                         clean_at += CLEAN_S
                         crew.clean(time.time())
-                except (SQLAlchemyError, OSError):
+                except Exception:  # noqa: BLE001 - logged whole
                     # A full disk or a locked database passes; without a supervisor nothing would go on then.
                     _log.exception("supervisor_failed")
                 self._stopping.wait(TICK_S)

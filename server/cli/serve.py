@@ -20,6 +20,7 @@ from server.cli.outcome import Failure, Outcome
 from server.devices import find_devices
 from server.keys import KeyStore
 from server.logs import configure_logging
+from server.patience import PatientProtocol, allow_connections
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,16 @@ def run(options: Namespace) -> int:
         raise _refusal(settings.host)
     configure_logging(settings)
     app = create_app(settings)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    allow_connections(PatientProtocol.patience.connections)
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
     server = _Server(config)
     if options.stop_with_stdin:
         threading.Thread(target=_stop_at_end_of_stdin, args=[server], daemon=True).start()

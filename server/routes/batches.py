@@ -12,6 +12,7 @@ from server.deps import BodyDep, CallerDep, ServicesDep
 from server.errors import InvalidRequest, NotFound
 from server.file_schemas import BatchCreate, BatchList, BatchObject
 from server.files import FileNotFound
+from server.quota import Quota
 from server.routes.files import valid_id as valid_file_id
 from server.schemas import DEFAULT_PAGE, MAX_PAGE
 from server.validation import openapi_body, validated
@@ -52,7 +53,7 @@ def create_batch(body: BodyDep, caller: CallerDep, services: ServicesDep) -> Bat
         metadata=create.metadata,
         output_expires_s=create.output_expires_after and create.output_expires_after.seconds,
     )
-    services.batches.add(batch)
+    services.batches.add(batch, Quota("batches", services.settings.max_batches, "Wait until one has ended"))
     return BatchObject.of(batch)
 
 

@@ -16,6 +16,7 @@ from server.file_schemas import FileCreate, FileDeleted, FileList, FileObject
 from server.files import FILE_ID, FileId, FileNotFound, StoredFile, new_file
 from server.forms import Body, open_body
 from server.jobs import Owner
+from server.quota import Quota
 from server.references import chunks
 from server.validation import Medium, openapi_body, validated
 
@@ -47,7 +48,7 @@ async def _form(request: Request, services: ServicesDep) -> AsyncIterator[Body]:
         message = "Send the file as multipart/form-data, with the parts 'purpose' and 'file'."
         raise InvalidRequest(message, code="invalid_body")
     max_bytes = services.settings.max_file_mb * 1_000_000 + _OVERHEAD_BYTES
-    async with open_body(request, max_bytes, services.large_bodies, max_text_bytes=_OVERHEAD_BYTES) as body:
+    async with open_body(request, max_bytes, services.landing, max_text_bytes=_OVERHEAD_BYTES) as body:
         yield body
 
 
@@ -134,4 +135,9 @@ def _keep(upload: UploadFile, create: FileCreate, owner: Owner, services: Servic
         raise PayloadTooLarge(f"The file is larger than {settings.max_file_mb} MB.", param="file")
     lifetime_s = create.expires_after and create.expires_after.seconds
     new = new_file(owner, create.purpose, upload.filename or "upload", services.now(), size=size, lifetime_s=lifetime_s)
-    return services.files.add(new, chunks(upload.file), max_total_bytes=int(settings.max_files_gb * 1e9))
+    return services.files.add(
+        new,
+        chunks(upload.file),
+        max_total_bytes=int(settings.max_files_gb * 1e9),
+        quota=Quota("files", settings.max_files),
+    )

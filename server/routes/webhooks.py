@@ -125,9 +125,10 @@ def run_webhook_test(
     with _known(endpoint_id):
         endpoint = services.endpoints.get(endpoint_id, caller.owner)
     try:
-        status = delivery.send_sample(
-            services.post, own_version(), endpoint, EventType(test.event_type), services.now()
-        )
+        with services.fetches.taken():
+            status = delivery.send_sample(
+                services.post, own_version(), endpoint, EventType(test.event_type), services.now()
+            )
     except (FetchError, httpx2.HTTPError) as error:
         message = f"The endpoint could not be reached. {delivery.reason(error)}"
         raise InvalidRequest(message, code="webhook_unreachable", headers=NO_RETRY) from error

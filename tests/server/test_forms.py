@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message
 
 from server.errors import InvalidRequest
-from server.forms import LARGE_BYTES, nest, open_body, parse_object
+from server.forms import LARGE_BYTES, Landing, nest, open_body, parse_object
 
 
 @pytest.mark.parametrize(
@@ -109,22 +109,22 @@ def request_of(size: int) -> Request:
 def test_large_bodies_are_parsed_a_few_at_a_time_and_small_ones_do_not_wait() -> None:
     seen: list[int] = []
 
-    async def read(size: int, slots: anyio.Semaphore, leave: anyio.Event) -> None:
-        async with open_body(request_of(size), 10 * LARGE_BYTES, slots) as body:
+    async def read(size: int, landing: Landing, leave: anyio.Event) -> None:
+        async with open_body(request_of(size), 10 * LARGE_BYTES, landing) as body:
             seen.append(len(str(body.fields()["prompt"])) + 14)
             await leave.wait()
 
     async def scenario() -> None:
-        slots, leave = anyio.Semaphore(2), anyio.Event()
+        landing, leave = Landing(large_at_once=2), anyio.Event()
         async with anyio.create_task_group() as readers:
             for _ in range(3):
-                readers.start_soon(read, LARGE_BYTES + 1, slots, leave)
+                readers.start_soon(read, LARGE_BYTES + 1, landing, leave)
             with anyio.fail_after(30):
-                while len(seen) < 2 or not slots.statistics().tasks_waiting:  # noqa: ASYNC110 - it has no event
+                while len(seen) < 2 or not landing.large.statistics().tasks_waiting:  # noqa: ASYNC110 - it has no event
                     await anyio.sleep(0.001)
                 gone = anyio.Event()
                 gone.set()
-                await read(LARGE_BYTES, slots, gone)
+                await read(LARGE_BYTES, landing, gone)
             assert seen == [LARGE_BYTES + 1, LARGE_BYTES + 1, LARGE_BYTES]
             leave.set()
         assert seen[3:] == [LARGE_BYTES + 1]
