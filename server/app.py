@@ -25,6 +25,7 @@ from server.files import FileStore
 from server.headers import SafeHeaders
 from server.keys import KeyStore
 from server.outbox import Outbox
+from server.policy import Policy
 from server.routes import (
     batches,
     characters,
@@ -54,9 +55,13 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     Args:
         settings: Read once; two apps in one process do not meet.
         supervise: Whether to start worker processes; without them, videos wait.
+
+    Raises:
+        BadPolicy: The file of rules that the settings name cannot be used.
     """
     registry = load_registry(own=settings.models_dir, accepted=settings.accept_licences)
     measured = Metrics()
+    policy = Policy.read(settings.policy)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -79,6 +84,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             EndpointStore(store.engine, time.time),
             post,
             # The driver takes its time, and cards do not change: asked when somebody first wants to know.
+            policy=policy,
             device=cache(partial(first_device, settings.devices)),
         )
         app.state.keyring = Keyring(KeyStore(store.engine))

@@ -15,6 +15,7 @@ from server.errors import InvalidRequest
 from server.ids import new_id
 from server.jobs import Attempt, Job, JobId, JobStatus, new_job_id
 from server.parameters import Making, VideoCreate, VideoVariations
+from server.policy import BLOCKED
 from server.quota import Quota
 from server.references import LAST_FRAME, LAST_PICTURE, PICTURE, chunks, head_of, picture_of
 from server.validation import validated
@@ -237,16 +238,26 @@ def admit(
     """
     accepted: tuple[Job, ...] = ()
     digest = attempt and attempt.digest
+    marked = [replace(_judged(job, services), digest=digest) for job in jobs]
     try:
-        keep()
-        marked = [replace(job, digest=digest) for job in jobs]
+        # What came along with a video that is never made is neither looked at nor kept.
+        if any(job.status is JobStatus.QUEUED for job in marked):
+            keep()
         settings = services.settings
         accepted = services.store.add(
             *marked, max_queued=settings.max_queued, attempt=attempt, kept=Quota("videos", settings.max_videos)
         )
     finally:
-        kept = {job.id for job in accepted}
+        kept = {job.id for job in accepted if job.status is not JobStatus.FAILED}
         for job in jobs:
             if job.id not in kept:
                 services.assets.delete(job.id)
     return accepted
+
+
+def _judged(job: Job, services: Services) -> Job:
+    """Return the job as the operator's policy lets it be: failed, if that blocks it."""
+    verdict = services.policy.judge(job.request, job.id)
+    if verdict.blocked:
+        return replace(job, status=JobStatus.FAILED, error=BLOCKED, completed_at=job.created_at)
+    return replace(job, warnings=(*job.warnings, *verdict.warnings))

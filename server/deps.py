@@ -20,6 +20,7 @@ from server.files import FileStore
 from server.forms import Body, Landing, open_body
 from server.jobs import JOB_ID, JobId, Owner
 from server.outbox import Outbox
+from server.policy import Policy
 from server.retries import Turns
 from server.settings import Settings
 from server.slots import Slots
@@ -53,6 +54,7 @@ class Services:
     landing: Landing = field(default_factory=Landing)
     decoders: Slots = field(default_factory=lambda: Slots(at_once=2, waiting=8))
     fetches: Slots = field(default_factory=lambda: Slots(at_once=6, waiting=6))
+    policy: Policy = field(default_factory=Policy)
     turns: Turns = field(default_factory=Turns)
     device: Callable[[], Device | None] = lambda: None
     """What the first worker runs on, for predictions; None if nobody can tell."""

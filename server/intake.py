@@ -36,20 +36,22 @@ class KeySpent(Exception):
 
 
 def insert_jobs(db: Connection, new: Sequence[Job], *, max_queued: int, kept: Quota | None = None) -> None:
-    """Add jobs to the queue, all or none, in the caller's transaction, which holds the write lock.
+    """Add jobs, all or none, in the caller's transaction, which holds the write lock. Those that have failed wait not.
 
     Raises:
         QueueFull: With them, more than ``max_queued`` jobs would be waiting, or more of their owner's than its key
             allows.
         QuotaExceeded: With them, their owner would have more than ``kept`` says.
     """
+    queued = [job for job in new if job.status is JobStatus.QUEUED]
     waiting = select(func.count()).where(jobs.c.status == JobStatus.QUEUED, jobs.c.deleted_at.is_(None))
-    if db.execute(waiting).scalar_one() + len(new) > max_queued:
+    if db.execute(waiting).scalar_one() + len(queued) > max_queued:
         raise QueueFull(max_queued)
-    for owner, count in Counter(job.owner for job in new).items():
+    for owner, count in Counter(job.owner for job in queued).items():
         limit = db.execute(select(api_key.c.max_queued).where(api_key.c.id == owner)).scalar_one_or_none()
         if limit is not None and db.execute(waiting.where(jobs.c.owner == owner)).scalar_one() + count > limit:
             raise QueueFull(limit, of_key=True)
+    for owner, count in Counter(job.owner for job in new).items():
         if kept is not None:
             kept.check(db, jobs, owner, count)
     db.execute(insert(jobs), [row_from(job) for job in new])

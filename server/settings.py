@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     max_video_pixels: PositiveInt = Field(
         default=8_847_360, description="Largest frame of an uploaded video, in pixels; the default is 4096x2160."
     )
+    policy: Path | None = Field(
+        default=None,
+        description="YAML file of rules on prompts, such as configs/policy.example.yaml; by default there are none.",
+    )
     allow_private_fetch: bool = Field(
         default=False,
         description="Let clients name addresses that are not public, for reference images and webhooks.",

@@ -124,6 +124,8 @@ class JobStore:
             intake.insert_jobs(db, new, max_queued=max_queued, kept=kept)
             for job in new:
                 outbox.emit(db, EventType.VIDEO_CREATED, job.id, owner=job.owner, now=now)
+                if job.status is JobStatus.FAILED:
+                    outbox.emit(db, EventType.VIDEO_FAILED, job.id, owner=job.owner, now=now)
         return new
 
     def made_before(self, owner: Owner, attempt: Attempt) -> tuple[Job, ...]:

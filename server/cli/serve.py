@@ -21,6 +21,7 @@ from server.devices import find_devices
 from server.keys import KeyStore
 from server.logs import configure_logging
 from server.patience import PatientProtocol, allow_connections
+from server.policy import BadPolicy
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def run(options: Namespace) -> int:
         listener.close()
         raise _refusal(settings.host)
     configure_logging(settings)
-    app = create_app(settings)
+    try:
+        app = create_app(settings)
+    except BadPolicy as error:
+        listener.close()
+        raise Failure(f"the policy cannot be used: {error}", Outcome.MISUSED) from error
     allow_connections(PatientProtocol.patience.connections)
     config = uvicorn.Config(
         app,
