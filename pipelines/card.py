@@ -22,10 +22,12 @@ from pydantic import (
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
 from pipelines.memory import Memory
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
-from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
+from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Lora, SourceClip, VideoShape, Window
 from pipelines.wish import Resolved, Wish
 
-Capability = Literal["text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend"]
+Capability = Literal[
+    "text", "first_frame", "last_frame", "references", "audio", "negative_prompt", "edit", "extend", "lora"
+]
 
 # The longest that a clip may become by extensions, and the most of a source that is edited.
 MAX_TOTAL_SECONDS = 120.0
@@ -172,6 +174,7 @@ class ModelCard(BaseModel):
             conditions=tuple(c if c.frame >= 0 else replace(c, frame=new - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
+            loras=self._loras(wish.loras),
             windows=windows if wish.source or len(windows) > 1 else (),
         )
         return Resolved(request, tuple(warnings))
@@ -317,6 +320,11 @@ class ModelCard(BaseModel):
             raise UnsupportedOption(f"An edit takes its pictures from the source; leave out {what}.", param=param)
         if source.shape.fps != self.shape.fps:
             warnings.append(f"the source has {source.shape.fps} frames per second; the result has {self.shape.fps}")
+
+    def _loras(self, wanted: tuple[Lora, ...]) -> tuple[Lora, ...]:
+        if wanted and "lora" not in self.capabilities:
+            raise MissingCapability(f"{self.id} takes no LoRA.", param="lora", capability="lora")
+        return wanted
 
     def _strength(self, wanted: float | None) -> float:
         if wanted is None:

@@ -62,6 +62,21 @@ class ImageCondition:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A small change of a model's weights.
+
+    Attributes:
+        name: What the request calls it.
+        path: Its safetensors file.
+        weight: How strongly it counts; 1 as it was trained.
+    """
+
+    name: str
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class SourceClip:
     """A finished clip that the new one starts from.
 
@@ -117,6 +132,7 @@ class GenerationRequest:
         guidance_scale_2: Guidance of the expert for low noise; the same as ``guidance_scale`` where there is but one.
         flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
         sound: Whether the clip gets the sound that the model makes.
+        loras: What changes the model for this clip.
     """
 
     prompt: str
@@ -133,6 +149,7 @@ class GenerationRequest:
     guidance_scale_2: float = 1.0
     flow_shift: float = 1.0
     sound: bool = False
+    loras: tuple[Lora, ...] = ()
 
     @property
     def pieces(self) -> tuple[Window, ...]:

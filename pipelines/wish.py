@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.types import GenerationRequest, ImageCondition, SourceClip
+from pipelines.types import GenerationRequest, ImageCondition, Lora, SourceClip
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Wish:
     strength: float | None = None
     """How far an edit may go from its source."""
     references: tuple[Path, ...] = ()
+    loras: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True)

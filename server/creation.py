@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.card import MAX_SEED, ModelCard, Resolved, Wish
 from pipelines.types import LAST, ImageCondition, ImageFit
-from server import images
+from server import images, loras
 from server.casting import CAST, CHARACTERS, cast_of, unnamed
 from server.errors import InvalidRequest
 from server.ids import new_id
@@ -179,6 +179,7 @@ def _wish(asked: Making, choice: _Choice, shown: _Shown, job_id: JobId, services
         seed=choice.seed,
         conditions=shown.conditions(job_id, services),
         references=shown.references(job_id, services),
+        loras=loras.found(asked.lora, services.settings.loras_dir),
     )
 
 

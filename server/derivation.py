@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
-from server import clips
+from server import clips, loras
 from server.creation import admit, draft
 from server.errors import NO_RETRY, InvalidRequest
 from server.jobs import MAX_EXTENSIONS, Attempt, Job, JobId, Origin, new_job_id
@@ -71,11 +71,13 @@ def _drafted(
 ) -> Job:
     """Return the job, whose source is in its folder by then."""
     model = asked.model or (origin.model if isinstance(origin, Job) else DEFAULT_MODEL)
-    card = services.registry.find(model)
+    # Before anything is kept of the source: a name that nobody has needs none.
+    services.registry.find(model)
     source = keep(origin, "extend" if kind == "extension" else "edit", job_id, services)
     if kind == "extension":
         _check_count(source.extensions)
-    resolved = services.registry.resolve(card, replace(asked.wish(), source=source.clip))
+    wish = replace(asked.wish(), source=source.clip, loras=loras.found(asked.lora, services.settings.loras_dir))
+    card, resolved = services.registry.choose(model, wish)
     job = draft(asked, resolved, job_id, created_at, model=model, card=card)
     extensions = source.extensions + (kind == "extension")
     return replace(job, origin=Origin(kind, source.video, extensions))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,7 @@ from pipelines.card import MAX_PROMPT, MAX_SECONDS, MAX_SEED, Wish
 DEFAULT_MODEL = "sora-2"
 MAX_VARIATIONS = 64
 MAX_PRIORITY = 10
+MAX_LORAS, MAX_LORA_WEIGHT = 8, 4.0
 # Parameters that other servers of this API take. Nothing here honours them yet, and nobody shall believe so.
 FOREIGN_PARAMETERS = frozenset(
     {
@@ -25,7 +26,6 @@ FOREIGN_PARAMETERS = frozenset(
         "enable_frame_interpolation",
         "extra_params",
         "image_reference",
-        "lora",
         "sound_duration",
         "video_reference",
     }
@@ -79,6 +79,34 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
+
+class LoraChoice(BaseModel):
+    """A LoRA and how strongly it counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$", max_length=200)]
+    weight: Annotated[Number, Field(ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)] = 1.0
+
+
+def _lora_list(value: object) -> object:
+    """Take ``name:0.8`` for what it means, also several with commas between, and one where a list is expected."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, dict):
+        value = [cast("object", value)]
+    return [_lora(part) for part in cast("list[object]", value)] if isinstance(value, list) else value
+
+
+def _lora(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    name, colon, weight = value.rpartition(":")
+    return {"name": name, "weight": weight} if colon else {"name": value}
+
+
+Loras = Annotated[list[LoraChoice], BeforeValidator(_lora_list), Field(min_length=1, max_length=MAX_LORAS)]
+
 _METADATA = "up to 16 pairs of text, keys of up to 64 and values of up to 512 characters"
 _PRIORITY = f"a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}; larger goes first"
 
@@ -101,6 +129,9 @@ class Making(BaseModel):
     )
     generate_sound: bool | None = Field(
         default=None, description="true or false; without it, models that make sound make it"
+    )
+    lora: Loras | None = Field(
+        default=None, description="names of LoRAs in the server's folder, such as 'film-grain:0.8'"
     )
     priority: Priority | None = Field(default=None, description=_PRIORITY)
     metadata: Metadata | None = Field(default=None, description=_METADATA)

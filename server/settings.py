@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         return None if self.retention_days is None else self.retention_days * 86_400
 
     @property
+    def loras_dir(self) -> Path:
+        """Folder of the LoRAs that requests may name."""
+        return self.data_dir.absolute() / "loras"
+
+    @property
     def models_dir(self) -> Path:
         """Folder of the cards that were added to those that ship."""
         return self.data_dir.absolute() / "models"

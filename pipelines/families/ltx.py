@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from pipelines.accel.flow_edit import Velocities, edited
 from pipelines.accel.host import Host
+from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
@@ -166,7 +167,8 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
         make = self._sample if given.edited is None else self._edit
         generator = torch.Generator("cpu").manual_seed(request.seed)
         # The VAE encodes what is given and, for sketches, is asked how it decodes.
-        with self._host.stage(f"Denoising {request.shape.size}", "transformer", "vae"):
+        stage = self._host.stage(f"Denoising {request.shape.size}", "transformer", "vae")
+        with stage, loras(self._host.pipe, request.loras):
             latents = finite(make(request, conditioning, given, _Loop(on_step, generator)))
         if not self._pipe.vae.config.timestep_conditioning:
             return Made(latents, None)

@@ -22,6 +22,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
+from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
@@ -133,7 +134,8 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
         parts = ("transformer", "connectors", "vae", "audio_vae")
-        with self._host.stage(f"Denoising {request.shape.size}", *parts):
+        stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
+        with stage, loras(self._host.pipe, request.loras):
             video, audio = self._sample(request, conditioning, given, on_step)
         return Made(finite(video), finite(audio))
 

@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from pipelines.accel.flow_edit import Velocities, edited
 from pipelines.accel.host import Host
+from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
@@ -139,7 +140,8 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
         make = self._sample if given.edited is None else self._edit
-        with self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2", *self._eyes()):
+        stage = self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2", *self._eyes())
+        with stage, loras(self._host.pipe, request.loras):
             return finite(make(request, conditioning, given, on_step))
 
     def _eyes(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ called by hand. What a card is not capable of is skipped.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
+from safetensors.torch import save_file
 
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard, Wish
@@ -32,6 +35,7 @@ from pipelines.types import (
     GenerationRequest,
     Given,
     ImageCondition,
+    Lora,
     Progress,
     Sketch,
     SourceClip,
@@ -355,6 +359,37 @@ class FamilyContract(ABC):
         seconds = audio.samples.shape[1] / audio.rate
         assert abs(seconds - request.shape.seconds) <= 1 / request.shape.fps
         assert self.clip(pipeline, self.wish(album, sound=False)).audio is None
+
+    def test_a_lora_changes_one_clip_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
+        self.needs("lora")
+        path = self.lora(pipeline, album)
+        before = self.latents(pipeline, self.wish(album))
+        changed = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path),)))
+        nothing = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path, 0.0),)))
+        assert not _equal(changed, before)
+        assert _equal(nothing, before)
+        assert _equal(self.latents(pipeline, self.wish(album)), before)
+
+    def test_a_lora_of_another_model_is_refused_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
+        self.needs("lora")
+        before = self.latents(pipeline, self.wish(album))
+        other = album / "other.safetensors"
+        save_file({"unet.layer.lora_A.weight": torch.ones(2, 2)}, other)
+        with pytest.raises(UnsupportedOption, match="does not fit"):
+            self.latents(pipeline, self.wish(album, loras=(Lora("other", other),)))
+        assert _equal(self.latents(pipeline, self.wish(album)), before)
+
+    def lora(self, pipeline: Any, album: Path) -> Path:
+        """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
+        adapted = copy.deepcopy(self.denoiser(pipeline))
+        linear = {name.rsplit(".", 1)[-1] for name, part in adapted.named_modules() if name.endswith(("to_q", "to_v"))}
+        adapted.add_adapter(LoraConfig(r=2, target_modules=sorted(linear)), adapter_name="mine")
+        layers = {
+            name: torch.randn_like(value)
+            for name, value in get_peft_model_state_dict(adapted, adapter_name="mine").items()
+        }
+        type(pipeline._host.pipe).save_lora_weights(album, transformer_lora_layers=layers)
+        return album / "pytorch_lora_weights.safetensors"
 
     def footage(self, frames: int, *, start: int = 0) -> Frames:
         """Return a bar that moves over a gradient, at the card's first size."""

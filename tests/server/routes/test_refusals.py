@@ -86,6 +86,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"flow_shift": 3.0}, "flow_shift"),
     ({"guidance_scale_2": 3.0}, "guidance_scale_2"),
     ({"lora": "x"}, "lora"),
+    ({"lora": "../x"}, "lora"),
+    ({"lora": "x:much"}, "lora"),
+    ({"lora": "x:9"}, "lora"),
+    ({"lora": [{"name": "x", "path": "/etc/passwd"}]}, "lora"),
+    ({"lora": []}, "lora"),
     ({"generate_sound": "true"}, "generate_sound"),
     ({"aspect_ratio": "21:9"}, "aspect_ratio"),
     ({"aspect_ratio": "16x9"}, "aspect_ratio"),
@@ -117,7 +122,7 @@ def test_an_error_says_what_would_work(client: TestClient) -> None:
         "seconds": ({"seconds": "abc"}, "'4'"),
         "promt": ({"promt": "x"}, "Did you mean 'prompt'?"),
         "model": ({"model": "x"}, "sora-2-pro"),
-        "lora": ({"lora": "x", "model": "sora-2-pro"}, "'sora-2-pro' does not honour 'lora'"),
+        "image_reference": ({"image_reference": "x"}, "'sora-2' does not honour 'image_reference'"),
     }
     for param, (change, advice) in sentences.items():
         error = refused(client.post("/v1/videos", json={**PROMPT, **change}))
