@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
 from pipelines.errors import BadOutput, Cancelled, UnsupportedOption, WeightsMissing
 from pipelines.plan import MemoryPlan, Offload
-from pipelines.registry import family_of, load_registry
-from pipelines.shapes import FrameSize
+from pipelines.registry import family_of
 from pipelines.types import (
     LAST,
     NOTHING_GIVEN,
@@ -43,31 +41,12 @@ from pipelines.types import (
     Step,
     VideoShape,
 )
+from tests.pipelines.families.making import equal, first, fit, picture, tiny
+
+__all__ = ["FamilyContract", "fit", "picture", "tiny"]
 
 CPU = MemoryPlan("cpu")
 WORDS = ["red", "blue", "ball", "night", "grass", "a", "on", "the"]
-
-
-def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
-    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed."""
-    card = load_registry().cards[card_id]
-    shape = card.shape.model_copy(
-        update={
-            "sizes": tuple(FrameSize(width=width, height=height) for width, height in sizes),
-            "min_frames": frames[0],
-            "max_frames": frames[1],
-            "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
-        }
-    )
-    return card.model_copy(update={"shape": shape, "options": {**card.options, **options}})
-
-
-@cache
-def _picture(folder: Path, colour: str) -> Path:
-    path = folder / f"{colour}.png"
-    Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(path)
-    Image.blend(Image.open(path), Image.new("RGB", (96, 64), colour), 0.6).save(path)
-    return path
 
 
 class FamilyContract(ABC):
@@ -124,7 +103,7 @@ class FamilyContract(ABC):
         """Return the pictures that the card requires, red unless a colour is named, and those that are named."""
         frames = {"first_frame": 0, "last_frame": LAST}
         return tuple(
-            ImageCondition(_picture(album, colours.get(name, "red")), frames[name])
+            ImageCondition(picture(album, colours.get(name, "red")), frames[name])
             for name in sorted(self.card.requires | colours.keys())
         )
 
@@ -162,13 +141,13 @@ class FamilyContract(ABC):
         if self.card.sampling.min_inference_steps < self.card.sampling.max_inference_steps:
             others.append({"num_inference_steps": self.steps + 1})
         for changes in others:
-            assert not _equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
+            assert not equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
 
     def test_guidance_and_negative_prompts_reach_the_model(self, pipeline: Any, album: Path) -> None:
         self.needs("negative_prompt")
         before = self.latents(pipeline, self.wish(album, guidance_scale=4.0))
         for changes in ({"guidance_scale": 7.0}, {"guidance_scale": 4.0, "negative_prompt": "blue night"}):
-            assert not _equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
+            assert not equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
 
     def test_a_negative_prompt_that_would_be_ignored_is_refused(self, album: Path) -> None:
         if "negative_prompt" in self.card.capabilities:
@@ -182,8 +161,8 @@ class FamilyContract(ABC):
             changes = {"negative_prompt": "blue"} if guidance > 1 and len(guidances) > 1 else {}
             request = self.wish(album, guidance_scale=guidance, **changes)
             pictures = {c.frame: Image.open(c.path) for c in request.conditions}
-            expected = self.plain(checkpoint, request, {frame: _fit(p, request) for frame, p in pictures.items()})
-            assert _equal(self.latents(pipeline, request), expected), f"guidance {guidance}"
+            expected = self.plain(checkpoint, request, {frame: fit(p, request) for frame, p in pictures.items()})
+            assert equal(self.latents(pipeline, request), expected), f"guidance {guidance}"
 
     def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(self, pipeline: Any, album: Path) -> None:
         before = self.made(pipeline, self.wish(album))
@@ -215,10 +194,10 @@ class FamilyContract(ABC):
         for done, state in enumerate(kept, start=1):
             seen: list[Step] = []
             resumed = fresh.denoise(request, conditioning, Given(state=state), seen.append)
-            assert _equal(resumed, whole), f"after step {done}"
+            assert equal(resumed, whole), f"after step {done}"
             assert [step.number for step in seen] == list(range(done, self.steps + 1))
-        assert _equal(fresh.denoise(request, conditioning, NOTHING_GIVEN, lambda _: None), whole)
-        assert _equal(fresh.thaw(pipeline.freeze(whole)()), whole)
+        assert equal(fresh.denoise(request, conditioning, NOTHING_GIVEN, lambda _: None), whole)
+        assert equal(fresh.thaw(pipeline.freeze(whole)()), whole)
         fresh.close()
 
     def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
@@ -292,7 +271,7 @@ class FamilyContract(ABC):
             self.latents(pipeline, self.wish(album, conditions=self.pictures(album, first_frame=colour)))
             for colour in ("red", "blue")
         )
-        assert not _equal(red, blue)
+        assert not equal(red, blue)
 
     def test_a_last_picture_decides_the_clip(self, pipeline: Any, album: Path) -> None:
         self.needs("last_frame")
@@ -303,13 +282,13 @@ class FamilyContract(ABC):
             )
             for colour in ("red", "blue")
         )
-        assert not _equal(red, blue)
+        assert not equal(red, blue)
 
     def test_a_subject_is_seen_and_is_no_part_of_the_clip(self, pipeline: Any, album: Path) -> None:
         self.needs("references")
         plain = self.made(pipeline, self.wish(album))
         red, blue = (
-            self.made(pipeline, self.wish(album, references=(_picture(album, colour),))) for colour in ("red", "blue")
+            self.made(pipeline, self.wish(album, references=(picture(album, colour),))) for colour in ("red", "blue")
         )
         assert plain.shape == red.shape
         assert (red != plain).any()
@@ -328,7 +307,7 @@ class FamilyContract(ABC):
             self.latents(pipeline, self.wish(album), Given(before=self.footage(overlap, start=start)))
             for start in (0, 9)
         )
-        assert not _equal(near, far)
+        assert not equal(near, far)
 
     def test_an_edit_without_a_change_is_its_source_and_the_seed_decides(self, pipeline: Any, album: Path) -> None:
         self.needs("edit")
@@ -345,9 +324,9 @@ class FamilyContract(ABC):
             return self.latents(pipeline, self.wish(album, prompt, seed, **values), given)
 
         same, changed, other, again = edit("red ball"), edit("blue night"), edit("blue night", 2), edit("blue night")
-        assert _equal(changed, again)
-        assert not _equal(changed, other)
-        near, far = _first(edit("red ball", 2)) - _first(same), _first(changed) - _first(same)
+        assert equal(changed, again)
+        assert not equal(changed, other)
+        near, far = first(edit("red ball", 2)) - first(same), first(changed) - first(same)
         assert far.abs().max() > 10 * near.abs().max()
 
     def test_sound_is_as_long_as_the_clip(self, pipeline: Any, album: Path) -> None:
@@ -366,9 +345,9 @@ class FamilyContract(ABC):
         before = self.latents(pipeline, self.wish(album))
         changed = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path),)))
         nothing = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path, 0.0),)))
-        assert not _equal(changed, before)
-        assert _equal(nothing, before)
-        assert _equal(self.latents(pipeline, self.wish(album)), before)
+        assert not equal(changed, before)
+        assert equal(nothing, before)
+        assert equal(self.latents(pipeline, self.wish(album)), before)
 
     def test_a_lora_of_another_model_is_refused_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
         self.needs("lora")
@@ -377,17 +356,14 @@ class FamilyContract(ABC):
         save_file({"unet.layer.lora_A.weight": torch.ones(2, 2)}, other)
         with pytest.raises(UnsupportedOption, match="does not fit"):
             self.latents(pipeline, self.wish(album, loras=(Lora("other", other),)))
-        assert _equal(self.latents(pipeline, self.wish(album)), before)
+        assert equal(self.latents(pipeline, self.wish(album)), before)
 
     def lora(self, pipeline: Any, album: Path) -> Path:
         """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
-        adapted = copy.deepcopy(self.denoiser(pipeline))
-        linear = {name.rsplit(".", 1)[-1] for name, part in adapted.named_modules() if name.endswith(("to_q", "to_v"))}
-        adapted.add_adapter(LoraConfig(r=2, target_modules=sorted(linear)), adapter_name="mine")
-        layers = {
-            name: torch.randn_like(value)
-            for name, value in get_peft_model_state_dict(adapted, adapter_name="mine").items()
-        }
+        adapted: Any = copy.deepcopy(self.denoiser(pipeline))
+        adapted.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"]), adapter_name="mine")
+        found = get_peft_model_state_dict(adapted, adapter_name="mine")
+        layers = {name: torch.randn_like(value) for name, value in found.items()}
         type(pipeline._host.pipe).save_lora_weights(album, transformer_lora_layers=layers)
         return album / "pytorch_lora_weights.safetensors"
 
@@ -399,21 +375,3 @@ class FamilyContract(ABC):
         for index in range(frames):
             clip[index, :, start + index : start + index + size.width // 4] = (220, 60, 30)
         return clip
-
-
-def _fit(picture: Image.Image, request: GenerationRequest) -> Image.Image:
-    from PIL import ImageOps
-
-    return ImageOps.fit(picture.convert("RGB"), (request.shape.width, request.shape.height), Image.Resampling.LANCZOS)
-
-
-def _first(latents: Any) -> torch.Tensor:
-    """Return what is decoded to frames, whatever comes with it."""
-    return latents if isinstance(latents, torch.Tensor) else latents[0]
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Compare latents, whatever they are made of, to the bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return all(_equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)

@@ -186,15 +186,15 @@ class TestEither(WanContract):
         self, checkpoint: Path, pipeline: Any, album: Path
     ) -> None:
         from pipelines.types import ImageCondition
-        from tests.pipelines.families.contract import _fit, _picture
+        from tests.pipelines.families.contract import fit, picture
 
-        path = _picture(album, "red")
+        path = picture(album, "red")
         request = self.wish(album, conditions=(ImageCondition(path),), negative_prompt="blue")
         plain = WanImageToVideoPipeline.from_pretrained(
             checkpoint, image_encoder=None, image_processor=None, dtype=torch.float32
         )
         plain.set_progress_bar_config(disable=True)
-        expected = plain(**arguments(request), image=_fit(Image.open(path), request)).frames
+        expected = plain(**arguments(request), image=fit(Image.open(path), request)).frames
         assert torch.equal(self.latents(pipeline, request), expected)
 
 

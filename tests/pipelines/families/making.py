@@ -1,0 +1,53 @@
+"""What the family contract is run with: small cards, pictures, and comparing to the bit."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from pipelines.card import ModelCard
+from pipelines.registry import load_registry
+from pipelines.shapes import FrameSize
+from pipelines.types import GenerationRequest
+
+
+def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
+    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed."""
+    card = load_registry().cards[card_id]
+    shape = card.shape.model_copy(
+        update={
+            "sizes": tuple(FrameSize(width=width, height=height) for width, height in sizes),
+            "min_frames": frames[0],
+            "max_frames": frames[1],
+            "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
+        }
+    )
+    return card.model_copy(update={"shape": shape, "options": {**card.options, **options}})
+
+
+@cache
+def picture(folder: Path, colour: str) -> Path:
+    path = folder / f"{colour}.png"
+    Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(path)
+    Image.blend(Image.open(path), Image.new("RGB", (96, 64), colour), 0.6).save(path)
+    return path
+
+
+def fit(picture: Image.Image, request: GenerationRequest) -> Image.Image:
+    return ImageOps.fit(picture.convert("RGB"), (request.shape.width, request.shape.height), Image.Resampling.LANCZOS)
+
+
+def first(latents: Any) -> torch.Tensor:
+    """Return what is decoded to frames, whatever comes with it."""
+    return latents if isinstance(latents, torch.Tensor) else latents[0]
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Compare latents, whatever they are made of, to the bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return all(equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)
