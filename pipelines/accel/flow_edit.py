@@ -1,8 +1,9 @@
 """Editing by the difference of two flows: what the new words want otherwise than the old ones, and nothing else.
 
-A clip and its edit share the noise at every step; the edit moves by the difference between the velocity of its own
-noisy state under the new words and the velocity of the clip's under the old ones. Where the words agree the two cancel
-out, so the composition and the paths of things stay without inverting anything.
+A clip and its edit share the noise at every step, and it is another at each: what one noise makes of the clip is not
+taken for the clip, and a subject's path is kept that the words leave open. The edit moves by the difference between the
+velocity of its own noisy state under the new words and the velocity of the clip's under the old ones. Where the words
+agree the two cancel out, so the composition and the paths of things stay without inverting anything.
 Source: "FlowEdit: Inversion-Free Text-Based Editing Using Pre-Trained Flow Models", https://arxiv.org/abs/2412.08629.
 """
 
@@ -52,9 +53,9 @@ def edited(
         generator: Of the noise, on the CPU.
         on_step: Given the number of steps done and the edit so far; may raise.
     """
-    noise = torch.randn(clip.shape, generator=generator).to(clip.device)
     edit = clip
     for step, (sigma, following) in enumerate(pairwise(sigmas), start=1):
+        noise = torch.randn(clip.shape, generator=generator).to(clip.device)
         noisy = clip + sigma * (noise - clip)
         velocities = predict(edit + noisy - clip, noisy, sigma)
         change = velocities.unwanted - velocities.clip

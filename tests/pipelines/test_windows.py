@@ -115,7 +115,9 @@ def test_of_a_very_long_source_the_beginning_is_edited() -> None:
 
 
 def test_how_far_an_edit_goes_is_the_cards_unless_somebody_says() -> None:
-    assert CARD.resolve(Wish("a", source=source(use="edit"))).request.source == source(use="edit", strength=0.9)
+    assert CARD.resolve(Wish("a", source=source(use="edit"))).request.source == source(
+        use="edit", strength=CARD.sampling.edit_strength
+    )
     given = CARD.resolve(Wish("a", source=source(use="edit"), strength=0.25)).request.source
     assert given is not None
     assert given.strength == 0.25

@@ -54,6 +54,20 @@ def test_the_seed_decides_what_depends_on_noise() -> None:
     assert not torch.equal(run(1), run(2))
 
 
+def test_every_step_has_a_noise_of_its_own_that_clip_and_edit_share() -> None:
+    noises: list[Tensor] = []
+
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        noises.append((clip - (1 - sigma) * CLIP) / sigma)
+        # The edit so far is the clip: nothing has moved it yet.
+        assert torch.allclose(edit, clip, atol=1e-5)
+        return Velocities(clip, clip, clip)
+
+    edited(CLIP, predict, (0.9, 0.5, 0.2, 0.0), 3.0, torch.Generator().manual_seed(1), lambda step, edit: None)
+    correlations = torch.corrcoef(torch.stack(noises).flatten(1))
+    assert (correlations - torch.eye(3)).abs().max() < 0.6
+
+
 def test_steps_are_counted_and_can_be_the_last() -> None:
     seen: list[int] = []
 
