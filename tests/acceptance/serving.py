@@ -49,8 +49,8 @@ def accepting(settings: Settings) -> Generator[str]:
     ):
         # As the command does (server/cli/serve.py): else every answer waits 40 ms, for its header to be acknowledged.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Nothing is loaded here: every card counts as usable.
-        patch.setattr("pipelines.registry.installed", lambda card: True)
+        # Nothing is loaded here: what ships counts as usable, whether its weights are here or not.
+        patch.setattr("pipelines.registry.installed", lambda card: card.weights.package is not None)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 

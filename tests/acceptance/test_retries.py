@@ -194,6 +194,6 @@ def test_a_thousand_at_once_are_all_accepted_and_stand_in_line_as_they_came(tmp_
         # Nobody stands behind somebody who had not even asked when he was answered.
         last_sent = max(last_sent, by_id[job_id].sent)
         assert by_id[job_id].answered >= last_sent
-    chosen = choose(waiting, None)
+    chosen = choose(waiting, ())
     assert chosen is not None
     assert chosen.id == line[0]
