@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipelines.types import Lora
 from server.errors import InvalidRequest
@@ -53,7 +53,7 @@ def _changes_weights(path: Path) -> bool:
         if length > MAX_HEADER_BYTES:
             return False
         try:
-            header = json.loads(file.read(length))
+            header: object = json.loads(file.read(length))
         except ValueError:
             return False
-    return isinstance(header, dict) and any("lora" in str(key).lower() for key in header)
+    return isinstance(header, dict) and any("lora" in str(key).lower() for key in cast("dict[str, object]", header))
