@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,15 @@ def add_job(store: JobStore, make_job: MakeJob) -> Callable[..., JobId]:
         return job.id
 
     return add
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_outlives_its_test() -> Iterator[None]:
+    """A handler that writes to a stream of a test that is over complains in the next one."""
+    before = logging.getLogger().handlers[:]
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        # pytest's own are of other types and look after themselves.
+        if type(handler) is logging.StreamHandler and handler not in before:
+            root.removeHandler(handler)
