@@ -14,7 +14,7 @@ from pipelines.card import ModelCard
 from pipelines.errors import DoesNotFit
 from pipelines.needs import GIB, Demand, is_text_encoder, predicted, window_of
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation
-from pipelines.types import DType, Stage, VideoShape
+from pipelines.types import DType, GenerationRequest, Stage, VideoShape
 
 # A weight of two bytes is two FLOPs for each token: with this many, the next block has arrived over the bus (some
 # 10 GB/s) before this one is computed (some 150 TFLOP/s), and it costs nothing that blocks come and go.
@@ -42,6 +42,11 @@ def fit(
     if fitting is None:
         raise DoesNotFit(_advice(card, demand, device, ladder))
     return fitting
+
+
+def fits(card: ModelCard, request: GenerationRequest, device: Device) -> bool:
+    """Tell whether there is a plan with which a request fits a device."""
+    return any(lacks(plan, device) is None for plan in rungs(card, Demand.of(request), device))
 
 
 def lacks(plan: MemoryPlan, device: Device) -> str | None:

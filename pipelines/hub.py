@@ -45,7 +45,7 @@ class Listing:
     Attributes:
         commit: Of the repository.
         files: Those that are needed.
-        there: The names of those that the cache has.
+        there: The names of those that the cache has, with as many bytes as they should have.
         free_bytes: Room on the cache's disk.
     """
 
@@ -82,20 +82,21 @@ def look(card: ModelCard, cache: Path) -> Listing:
         found = HfApi().model_info(repo, revision=revision, files_metadata=True)
         commit = str(found.sha)
         siblings = found.siblings or []
-        index = _index(repo, commit, cache)
-    names = set(snapshot.parts(index))
+        names = _parts(repo, commit, cache)
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None)
         for s in siblings
         if snapshot.is_needed(s.rfilename, names)
     )
     _check_safe(card, names, files)
-    there = {f.name for f in files if isinstance(try_to_load_from_cache(repo, f.name, cache, commit), str)}
+    there = {f.name for f in files if _has(try_to_load_from_cache(repo, f.name, cache, commit), f.size)}
     return Listing(commit, files, frozenset(there), _free(cache))
 
 
 def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
-    """Fetch what is missing of a checkpoint, and check what was fetched. What is there already is kept.
+    """Fetch what is missing of a checkpoint, and check what was fetched and what is there: what is sound is kept.
+
+    Without a hub (HF_HUB_OFFLINE), a checkpoint that is whole is taken as it is.
 
     Args:
         card: Of the model.
@@ -109,6 +110,9 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
         HubError: It cannot be fetched, there is no room for it, or a file stays damaged however often it is fetched.
     """
     repo, revision = _place(card)
+    whole = snapshot.find(cache, repo, revision)
+    if whole is not None and _is_offline():
+        return whole
     listing = look(card, cache)
     if listing.missing_bytes + SPARE_BYTES > listing.free_bytes:
         raise HubError(
@@ -117,9 +121,13 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
         )
     done = listing.total_bytes - listing.missing_bytes
     for file in listing.files:
-        if file.name in listing.there:
+        if file.name in listing.there and file.sha256 is None:
             continue
         progress(file.name, done, listing.total_bytes)
+        if file.name in listing.there:
+            if _sha256(_in_cache(cache, repo, listing.commit, file)) == file.sha256:
+                continue
+            done -= file.size
         with _explained(card):
             _fetch(repo, file, listing.commit, cache, _meter(progress, file.name, done, listing.total_bytes))
         done += file.size
@@ -169,8 +177,12 @@ def _place(card: ModelCard) -> tuple[str, str]:
     return card.weights.repo, card.weights.revision
 
 
-def _index(repo: str, commit: str, cache: Path) -> dict[str, Any]:
-    return json.loads(Path(_download(repo, snapshot.INDEX, revision=commit, cache_dir=cache)).read_text())
+def _parts(repo: str, commit: str, cache: Path) -> set[str]:
+    text = Path(_download(repo, snapshot.INDEX, revision=commit, cache_dir=cache)).read_text()
+    try:
+        return set(snapshot.parts(json.loads(text)))
+    except (ValueError, AttributeError) as error:
+        raise HubError(f"{repo} has no sound {snapshot.INDEX}: {error}.") from error
 
 
 def _check_safe(card: ModelCard, names: set[str], files: Sequence[RemoteFile]) -> None:
@@ -183,14 +195,35 @@ def _check_safe(card: ModelCard, names: set[str], files: Sequence[RemoteFile]) -
         )
 
 
+def _has(path: object, size: int) -> bool:
+    """Tell whether a file is in the cache, and as long as it should be."""
+    return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == size
+
+
+def _in_cache(cache: Path, repo: str, commit: str, file: RemoteFile) -> Path:
+    return snapshot.repository_folder(cache, repo) / "snapshots" / commit / file.name
+
+
+def _drop(path: Path) -> None:
+    """Remove a file of the cache: the blob, not only the link to it."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import is_offline_mode  # noqa: PLC0415 - heavy, and seldom needed
+
+    return is_offline_mode()
+
+
 def _fetch(repo: str, file: RemoteFile, commit: str, cache: Path, bar: type) -> None:
+    # What the cache has of it is damaged, or else nobody would fetch it.
+    _drop(_in_cache(cache, repo, commit, file))
     for _ in range(TRIES):
         path = Path(_download(repo, file.name, revision=commit, cache_dir=cache, tqdm_class=bar))
         if file.sha256 is None or _sha256(path) == file.sha256:
             return
-        # The blob, not the link to it.
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        _drop(path)
     raise HubError(f"{file.name} of {repo} arrived damaged {TRIES} times; the connection or the hub's copy is broken.")
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines import snapshot
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.fitting import fits
 from pipelines.plan import Device, MemoryPlan
 from pipelines.types import DType
 
@@ -32,11 +33,13 @@ class Registry:
         aliases: Each an ordered list of card ids. The first counts that is installed, can do what is asked for, and
             whose licence is open to everybody, or accepted: nobody gets a licence's duties by a name of somebody else.
         accepted: Ids of licences that are accepted although they exclude or limit somebody.
+        unreadable: What is wrong with cards that were added and cannot be used, a sentence each.
     """
 
     cards: Mapping[str, ModelCard]
     aliases: Mapping[str, tuple[str, ...]]
     accepted: frozenset[str] = frozenset()
+    unreadable: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Return every name that ``find`` knows, aliases first."""
@@ -58,10 +61,11 @@ class Registry:
         here = ", ".join(known for known in self.names() if any(map(installed, self._meant_by(known))))
         raise UnknownModel(f"The model '{name}' does not exist. Models here: {here or 'none'}.", param="model")
 
-    def choose(self, name: str, wish: Wish) -> tuple[ModelCard, Resolved]:
+    def choose(self, name: str, wish: Wish, device: Device | None = None) -> tuple[ModelCard, Resolved]:
         """Return the card of a model or alias, and what it makes of a wish.
 
-        Of an alias's cards the first that can do it is taken.
+        Of an alias's cards the first is taken that can do it and fits the device. If none fits, the first that can
+        do it: making the plan then says what is missing.
 
         Raises:
             UnknownModel: There is no such name.
@@ -70,12 +74,17 @@ class Registry:
             UnsupportedOption: A parameter is out of range or not honoured by any of them.
         """
         first = self.find(name)
+        able: list[tuple[ModelCard, Resolved]] = []
         for card in self._usable(name):
             try:
-                return card, card.resolve(wish)
+                able.append((card, card.resolve(wish)))
             except MissingCapability:
                 continue
-        return first, self.resolve(first, wish)
+        if not able:
+            return first, self.resolve(first, wish)
+        if device is None or len(able) == 1:
+            return able[0]
+        return next(((card, made) for card, made in able if fits(card, made.request, device)), able[0])
 
     def able(self, capability: Capability | str) -> list[str]:
         """Return the ids of the cards on this machine that have a capability."""
@@ -114,17 +123,37 @@ def load_registry(folder: Path | None = None, *, own: Path | None = None, accept
 
     Args:
         folder: Of other configurations.
-        own: Folder of further cards, which ``homereel add`` has written; it need not be there.
+        own: Folder of further cards, which ``homereel add`` has written; it need not be there. One that is not
+            well-formed is passed over, and said in ``unreadable``: a slip in it must not stop the server.
         accepted: Ids of licences that aliases may lead to although they exclude or limit somebody.
 
     Raises:
-        pydantic.ValidationError: A card or the alias file is not well-formed.
+        pydantic.ValidationError: A card that ships, or the alias file, is not well-formed.
     """
     root = folder or Path(str(files("configs")))
-    paths = [*sorted((root / "models").glob("*.yaml")), *(sorted(own.glob("*.yaml")) if own else ())]
-    cards = [ModelCard.model_validate(yaml.safe_load(path.read_text())) for path in paths]
+    cards = {card.id: card for card in map(_card, sorted((root / "models").glob("*.yaml")))}
+    unreadable: list[str] = []
+    for path in sorted(own.glob("*.yaml")) if own else ():
+        try:
+            card = _card(path)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            unreadable.append(f"{path}: {_first_complaint(error)}")
+        else:
+            cards[card.id] = card
     aliases = _ALIASES.validate_python(yaml.safe_load((root / "aliases.yaml").read_text()))
-    return Registry({card.id: card for card in cards}, aliases, frozenset(accepted))
+    return Registry(cards, aliases, frozenset(accepted), tuple(unreadable))
+
+
+def _card(path: Path) -> ModelCard:
+    return ModelCard.model_validate(yaml.safe_load(path.read_text()))
+
+
+def _first_complaint(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    return " ".join(str(error).split())
 
 
 def weights_folder(card: ModelCard) -> Path:

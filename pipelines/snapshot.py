@@ -7,13 +7,19 @@ Reads folders only; ``pipelines.hub`` fills them. The layout is that of ``huggin
 from __future__ import annotations
 
 import json
+import re
+import struct
+from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 INDEX = "model_index.json"
 # What a part of a pipeline is made of. Pickles are programs: they are neither fetched nor loaded.
 NEEDED = (".json", ".txt", ".model", ".safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# The largest header that the format allows.
+_MAX_HEADER = 100_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def shared_cache() -> Path:
@@ -40,18 +46,27 @@ def find(cache: Path, repo: str, revision: str) -> Path | None:
 
 
 def parts(index: dict[str, object]) -> list[str]:
-    """Return the folders that a pipeline's index names; a part that is null is not there on purpose."""
+    """Return the folders that a pipeline's index names; a part that is null is not there on purpose.
+
+    Raises:
+        ValueError: A part is called by what is no name of a folder, such as a path that leads elsewhere.
+    """
     lists = {name: cast("list[object]", value) for name, value in index.items() if isinstance(value, list)}
-    return [name for name, value in lists.items() if all(value) and not name.startswith("_")]
+    names = [name for name, value in lists.items() if all(value) and not name.startswith("_")]
+    wrong = [name for name in names if not _NAME.fullmatch(name)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no name of a part")
+    return names
 
 
 def missing(folder: Path) -> list[str]:
-    """Return the files without which a checkpoint is not whole, as paths below its folder."""
+    """Return what a checkpoint lacks to be whole: the paths of files below its folder, or a phrase."""
     try:
-        index = json.loads((folder / INDEX).read_text())
-        names = parts(index)
-    except (OSError, ValueError, AttributeError):
+        names = parts(json.loads((folder / INDEX).read_text()))
+    except OSError:
         return [INDEX]
+    except (ValueError, AttributeError) as error:
+        return [f"a sound {INDEX} ({error})"]
     return [lacking for name in names for lacking in _missing_of_part(folder, name)]
 
 
@@ -72,9 +87,74 @@ def _missing_of_part(folder: Path, name: str) -> list[str]:
     return lacking
 
 
-def pickles(folder: Path) -> list[str]:
-    """Return the files of a checkpoint that are programs, as paths below its folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in PICKLES)
+def programs(folder: Path) -> list[str]:
+    """Return what of a whole checkpoint would have to be run to be loaded, a phrase each.
+
+    Pickles, modules in Python, configurations that name such modules, and parts whose class is none of diffusers or
+    transformers.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [f"{path.relative_to(folder)} is pickled" for path in paths if path.suffix in PICKLES]
+    found += [f"{path.relative_to(folder)} is a program" for path in paths if path.suffix == ".py"]
+    found += [f"{path.relative_to(folder)} names a program" for path in paths if _has_auto_map(path)]
+    index = json.loads((folder / INDEX).read_text())
+    return found + [f"{name} is made by {index[name][0]}" for name in parts(index) if not _is_known(index[name][0])]
+
+
+def _has_auto_map(path: Path) -> bool:
+    if path.suffix != ".json" or path.name.endswith(".index.json"):
+        return False
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "auto_map" in config
+
+
+def _is_known(library: object) -> bool:
+    """Tell whether a part's class comes from the two libraries, one of whose folders may be named instead."""
+    if library in ("diffusers", "transformers"):
+        return True
+    spec = find_spec("diffusers")
+    roots = spec.submodule_search_locations if spec and spec.submodule_search_locations else ()
+    folders = [Path(root) / "pipelines" / str(library) for root in roots]
+    return str(library).isidentifier() and any(folder.is_dir() for folder in folders)
+
+
+def header_of(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, each tensor's dtype, shape and offsets, and where the tensors begin.
+
+    Raises:
+        ValueError: It has none.
+        OSError: It cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError("the header is too long")
+            header: dict[str, Any] = json.loads(opened.read(length))
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        for tensor in tensors.values():
+            begin, end = tensor["data_offsets"]
+            if not 0 <= int(begin) <= int(end):
+                raise ValueError("a tensor ends before it begins")
+    except (KeyError, TypeError, struct.error, AttributeError) as error:
+        raise ValueError("no header of the format") from error
+    return tensors, 8 + length
+
+
+def flaw_of(file: Path) -> str | None:
+    """Return what is wrong with a safetensors file, judged by its header and its size; None if nothing is."""
+    try:
+        tensors, start = header_of(file)
+        missing = start + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        missing -= file.stat().st_size
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        return "is no safetensors file"
+    return f"{missing} bytes are missing" if missing > 0 else None
 
 
 def size_of(folder: Path) -> int:

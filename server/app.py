@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -48,6 +49,8 @@ from server.telemetry import Metrics, Telemetry
 from server.timings import TimingStore
 from server.webhooks import EndpointStore
 
+_log = logging.getLogger(__name__)
+
 
 def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     """Return the API. It opens the store and starts its workers when served, not before.
@@ -60,6 +63,8 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
         BadPolicy: The file of rules that the settings name cannot be used.
     """
     registry = load_registry(own=settings.models_dir, accepted=settings.accept_licences)
+    for complaint in registry.unreadable:
+        _log.warning("card_unreadable %s", complaint)
     measured = Metrics()
     policy = Policy.read(settings.policy)
 

@@ -136,7 +136,7 @@ def resolve_only(fields: Fields, caller: Caller, services: Services) -> tuple[st
     shown = _shown(brought, create.reference_fit, caller, services)
     job_id = new_job_id(services.now())
     wish = _wish(create, _Choice(create.model, create.seed), shown, job_id, services)
-    card, resolved = services.registry.choose(create.model, wish)
+    card, resolved = services.registry.choose(create.model, wish, services.device())
     warnings = (*resolved.warnings, *unnamed(shown.characters, create.prompt))
     return create.model, card, replace(resolved, warnings=warnings)
 
@@ -190,7 +190,8 @@ def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Te
     for number, choice in enumerate(choices):
         created_at = began + number * _APART_S
         job_id = new_job_id(created_at)
-        card, resolved = services.registry.choose(choice.model, _wish(asked, choice, shown, job_id, services))
+        wish = _wish(asked, choice, shown, job_id, services)
+        card, resolved = services.registry.choose(choice.model, wish, services.device())
         job = draft(asked, resolved, job_id, created_at, model=choice.model, card=card)
         warnings = (*job.warnings, *unnamed(shown.characters, asked.prompt))
         jobs.append(replace(job, warnings=warnings, owner=terms.caller.owner, group=terms.group))

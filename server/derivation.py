@@ -77,7 +77,7 @@ def _drafted(
     if kind == "extension":
         _check_count(source.extensions)
     wish = replace(asked.wish(), source=source.clip, loras=loras.found(asked.lora, services.settings.loras_dir))
-    card, resolved = services.registry.choose(model, wish)
+    card, resolved = services.registry.choose(model, wish, services.device())
     job = draft(asked, resolved, job_id, created_at, model=model, card=card)
     extensions = source.extensions + (kind == "extension")
     return replace(job, origin=Origin(kind, source.video, extensions))

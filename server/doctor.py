@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -33,7 +31,6 @@ State = Literal["ok", "note", "fails"]
 # imageio_ffmpeg ships no types.
 _ffmpeg: Any = imageio_ffmpeg
 _ENCODERS = ("libx264", "aac")
-_MAX_HEADER = 100_000_000
 # PyTorch takes its time to load from a slow disk.
 _TORCH_S = 300.0
 
@@ -224,29 +221,16 @@ def weights_finding(registry: Registry) -> Finding:
         except WeightsMissing:
             continue
         here.append(card.id)
-        broken += [f"{file}: {flaw}" for file in sorted(folder.rglob("*.safetensors")) if (flaw := flaw_of(file))]
+        broken += [
+            f"{file}: {flaw}" for file in sorted(folder.rglob("*.safetensors")) if (flaw := snapshot.flaw_of(file))
+        ]
+    if registry.unreadable:
+        return Finding("models", "fails", "; ".join(registry.unreadable), "mend the card, or delete it")
     if broken:
         return Finding("models", "fails", "; ".join(broken), "`homereel pull MODEL` fetches what is damaged again")
     if not here:
         return Finding("models", "fails", "none is installed", "`homereel list` shows what `homereel pull` can fetch")
     return Finding("models", "ok", f"{', '.join(here)} installed, files whole")
-
-
-def flaw_of(file: Path) -> str | None:
-    """Return what is wrong with a safetensors file, judged by its header and its size; None if nothing is."""
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > _MAX_HEADER:
-                return "is no safetensors file"
-            header = json.loads(opened.read(length))
-        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        missing = 8 + length + max(ends, default=0) - file.stat().st_size
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, struct.error, AttributeError):
-        return "is no safetensors file"
-    return f"{missing} bytes are missing" if missing > 0 else None
 
 
 def ffmpeg_finding(locate: Callable[[], str] = _ffmpeg.get_ffmpeg_exe) -> Finding:

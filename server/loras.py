@@ -1,11 +1,11 @@
-"""LoRAs that requests name: safetensors files in a folder of the data directory, by their names without the suffix."""
+"""LoRAs that requests name: safetensors files in a folder of the data directory, by their names, the suffix or not."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from pipelines import snapshot
 from pipelines.types import Lora
 from server.errors import InvalidRequest
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 PARAM = "lora"
 SUFFIX = ".safetensors"
-# The header of a file with thousands of tensors is far smaller.
-MAX_HEADER_BYTES = 100_000_000
 
 
 def found(choices: Sequence[LoraChoice] | None, folder: Path) -> tuple[Lora, ...]:
@@ -26,7 +24,11 @@ def found(choices: Sequence[LoraChoice] | None, folder: Path) -> tuple[Lora, ...
     Raises:
         InvalidRequest: There is none of that name, or it is no LoRA.
     """
-    return tuple(Lora(choice.name, _path(choice.name, folder), choice.weight) for choice in choices or ())
+    return tuple(
+        Lora(name, _path(name, folder), choice.weight)
+        for choice in choices or ()
+        for name in (choice.name.removesuffix(SUFFIX),)
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -48,12 +50,8 @@ def _path(name: str, folder: Path) -> Path:
 
 def _changes_weights(path: Path) -> bool:
     """Tell whether a file's header names the two factors of a LoRA."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER_BYTES:
-            return False
-        try:
-            header: object = json.loads(file.read(length))
-        except ValueError:
-            return False
-    return isinstance(header, dict) and any("lora" in str(key).lower() for key in cast("dict[str, object]", header))
+    try:
+        tensors, _ = snapshot.header_of(path)
+    except ValueError:
+        return False
+    return any("lora" in name.lower() for name in tensors)

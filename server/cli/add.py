@@ -68,12 +68,20 @@ def _check(folder: Path) -> None:
     lacking = snapshot.missing(folder)
     if lacking:
         raise Failure(f"{folder} is no whole checkpoint: it lacks {', '.join(lacking)}", Outcome.MISUSED)
-    unsafe = snapshot.pickles(folder)
+    unsafe = snapshot.programs(folder)
     if unsafe:
         raise Failure(
-            f"{folder} holds pickled files, which are programs: {', '.join(unsafe[:3])}. Convert them to safetensors.",
+            f"{folder} holds what would have to be run, which Homereel never does: {', '.join(unsafe[:3])}. It loads "
+            "safetensors, by the classes of diffusers and transformers.",
             Outcome.MISUSED,
         )
+    flaws = [
+        f"{file.relative_to(folder)} {flaw}"
+        for file in sorted(folder.rglob("*.safetensors"))
+        if (flaw := snapshot.flaw_of(file))
+    ]
+    if flaws:
+        raise Failure(f"{folder} is damaged: {'; '.join(flaws[:3])}", Outcome.MISUSED)
 
 
 def _alike(folder: Path, cards: Mapping[str, ModelCard]) -> ModelCard:
@@ -95,10 +103,8 @@ def _parameters(part: Path) -> int:
     """Count the parameters of a part from the headers of its safetensors."""
     total = 0
     for path in part.glob("*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                begin, end = tensor["data_offsets"]
-                total += (end - begin) // _BYTES.get(tensor["dtype"], 2)
+        tensors, _ = snapshot.header_of(path)
+        for tensor in tensors.values():
+            begin, end = tensor["data_offsets"]
+            total += (end - begin) // _BYTES.get(tensor["dtype"], 2)
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print every card, and under which other names it is known."""
     known = registry()
+    for complaint in known.unreadable:
+        print(f"cannot be read: {complaint}", file=sys.stderr)
     rows = [
         _row(card, tuple(alias for alias, cards in known.aliases.items() if card.id in cards))
         for card in known.cards.values()

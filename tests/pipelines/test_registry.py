@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipelines.card import ModelCard
+from pipelines.card import Component, ModelCard
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.needs import GIB
+from pipelines.plan import Device
 from pipelines.registry import Registry, family_of, installed, load_registry, weights_folder
 from pipelines.types import ImageCondition
 from pipelines.wish import Wish
@@ -117,6 +119,20 @@ def test_an_alias_is_the_first_card_that_can_do_what_is_asked_for() -> None:
         registry.choose("words", Wish("a ball", conditions=picture))
     with pytest.raises(MissingCapability, match="No model on this machine can"):
         registry.choose("sora-2", Wish("a ball", sound=True))
+
+
+def test_an_alias_is_the_first_card_that_fits_the_device() -> None:
+    mini = load_registry().cards["homereel-mini"]
+    huge = {"transformer": Component(params=10**12, stage="denoise")}
+    large = mini.model_copy(update={"id": "large", "weights": mini.weights.model_copy(update={"components": huge})})
+    registry = Registry({"large": large, "mini": mini}, {"sora-2": ("large", "mini"), "all": ("large",)})
+    device = Device("cpu", "CPU", 8 * GIB, 8 * GIB, 8 * GIB, None, frozenset({"float32"}))
+    wish = Wish("a ball")
+    assert registry.choose("sora-2", wish, device)[0].id == "homereel-mini"
+    assert registry.choose("sora-2", wish)[0].id == "large"
+    # What somebody names is what it is, and if nothing fits, making the plan says why.
+    assert registry.choose("large", wish, device)[0].id == "large"
+    assert registry.choose("all", wish, device)[0].id == "large"
 
 
 def test_every_card_of_an_alias_exists_and_the_shipped_model_is_last() -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
+from pipelines import snapshot
 from pipelines.needs import GIB
 from pipelines.registry import Registry, load_registry
 from server import doctor
@@ -25,7 +26,6 @@ from server.doctor import (
     downloads_finding,
     driver_finding,
     ffmpeg_finding,
-    flaw_of,
     folder_finding,
     gpu_findings,
     port_finding,
@@ -184,7 +184,7 @@ def safetensors(missing: int = 0) -> bytes:
 def test_weights_are_judged_by_header_and_size(tmp_path: Path, contents: bytes, flaw: str | None) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(contents)
-    assert flaw_of(file) == flaw
+    assert snapshot.flaw_of(file) == flaw
 
 
 def test_installed_models_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

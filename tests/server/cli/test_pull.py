@@ -120,6 +120,7 @@ def test_a_model_is_looked_at_pulled_listed_and_removed(
     again = homereel("pull", MODEL)
     assert again.returncode == 0
     assert not [name for name, _ in hub.ranges if name != "model_index.json"]
+    assert "is here" in homereel("pull", MODEL, HF_HUB_OFFLINE="1").stdout
 
     removed = homereel("rm", MODEL, "--yes")
     assert removed.returncode == 0, removed.stderr
@@ -220,6 +221,18 @@ def test_a_file_that_was_taken_away_makes_the_model_incomplete(
     assert is_installed()
 
 
+@pytest.mark.parametrize("damage", ["shorter", "another byte"])
+def test_what_was_damaged_on_disk_is_fetched_again(homereel: Command, hub: Hub, damage: str) -> None:
+    folder = Path(said(homereel("pull", MODEL, "--json"))["path"])
+    blob = (folder / SHARD).resolve()
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:1000] if damage == "shorter" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    hub.ranges.clear()
+    assert homereel("pull", MODEL).returncode == 0
+    assert (folder / SHARD).read_bytes() == hub.files[SHARD]
+    assert {name for name, _ in hub.ranges} <= {SHARD, "model_index.json"}
+
+
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     for name, bytes_ in files.items():
         path = folder / name
@@ -245,7 +258,14 @@ def test_a_folder_becomes_a_model_and_is_left_alone_when_it_goes(homereel: Comma
     [
         ({SHARD: None}, "lacks transformer/"),
         ({"model_index.json": None}, "lacks model_index.json"),
-        ({"vae/diffusion_pytorch_model.bin": b"a pickle"}, "pickled files"),
+        ({"vae/diffusion_pytorch_model.bin": b"a pickle"}, "vae/diffusion_pytorch_model.bin is pickled"),
+        ({"vae/model.py": b"import os"}, "vae/model.py is a program"),
+        ({"vae/config.json": b'{"auto_map": {"AutoModel": "model.Vae"}}'}, "vae/config.json names a program"),
+        ({"model_index.json": b'{"_class_name": "X", "vae": ["own_module", "Vae"]}'}, "vae is made by own_module"),
+        ({"model_index.json": b'{"_class_name": "X", "../../vae": ["diffusers", "Vae"]}'}, "no name of a part"),
+        ({"model_index.json": b"{"}, "lacks a sound model_index.json"),
+        ({SHARD: content(2)[:-7]}, "00002-of-00002.safetensors 7 bytes are missing"),
+        ({SHARD: b"not tensors at all"}, "is no safetensors file"),
         ({"model_index.json": b'{"_class_name": "OtherPipeline"}'}, "OtherPipeline is made by no model here"),
     ],
 )
@@ -256,6 +276,13 @@ def test_a_folder_that_cannot_be_a_model_says_why(
     folder = write(tmp_path / "own", {name: bytes_ for name, bytes_ in files.items() if bytes_ is not None})
     done = homereel("add", str(folder))
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+def test_a_card_that_cannot_be_read_is_said_and_passed_over(homereel: Command, tmp_path: Path) -> None:
+    write(tmp_path / "data" / "models", {"a.yaml": b"id: [", "b.yaml": b"id: b", "c.yaml": b"- 1"})
+    done = homereel("list", "--json")
+    assert (done.returncode, MODEL in done.stdout) == (0, True)
+    assert [line.count(f"{tmp_path}") for line in done.stderr.splitlines()] == [1, 1, 1], done.stderr
 
 
 def test_what_is_a_part_of_the_program_cannot_be_pulled_or_removed(homereel: Command) -> None:

@@ -36,6 +36,7 @@ def folder(services: Services) -> Path:
     [
         ("grain", [("grain", 1.0)]),
         ("grain:0.8", [("grain", 0.8)]),
+        ("grain.safetensors:0.8", [("grain", 0.8)]),
         ("grain:0.8, styles/ink:-0.5", [("grain", 0.8), ("styles/ink", -0.5)]),
         (["grain", "styles/ink:2"], [("grain", 1.0), ("styles/ink", 2.0)]),
         ({"name": "grain", "weight": 0.5}, [("grain", 0.5)]),
