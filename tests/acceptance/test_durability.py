@@ -123,7 +123,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 def test_a_video_survives_its_worker(serve: Callable[..., Server]) -> None:
     with serve() as server:
-        job_id = server.post(num_inference_steps=60)
+        job_id = server.post(num_inference_steps=40)
         server.until_denoising(job_id)
         victim = server.worker()
         os.kill(victim.pid, signal.SIGKILL)
