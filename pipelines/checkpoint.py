@@ -144,7 +144,8 @@ class Checkpoints:
                 _log.info("checkpoint_unusable name=%s", name)
                 return None
             return int(head["step"]), content
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            # Nothing is kept: none was made, or the folder is where there are none.
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("checkpoint_unreadable name=%s reason=%s", name, error)

@@ -134,9 +134,9 @@ def request_of(task: Task, card: ModelCard) -> GenerationRequest:
         "A fisherman in a yellow coat hauls a net on a small boat at dawn, slow tracking shot",
         size=task.size, seconds=task.seconds, num_inference_steps=task.steps, seed=42, conditions=pictures,
     )  # fmt: skip
-    if task.tiny and task.seconds is None:
+    if task.tiny:
         steps = max(2, card.sampling.min_inference_steps)
-        wish = replace(wish, num_frames=card.shape.min_frames, num_inference_steps=steps)
+        wish = replace(wish, size=None, seconds=None, num_frames=card.shape.min_frames, num_inference_steps=steps)
     return card.resolve(wish).request
 
 

@@ -98,7 +98,9 @@ def _empty(part: Mapping[str, Any]) -> Any:
     if "vocabulary" in part:
         return getattr(vocabularies, part["vocabulary"])()
     name, config = part["class"], part["config"]
-    kind: Any = getattr(diffusers, name, None) or getattr(transformers, name)
+    kind: Any = next(
+        found for home in (diffusers, diffusers.pipelines.ltx2, transformers) if (found := getattr(home, name, None))
+    )
     with init_empty_weights(include_buffers=False):
         by_config = getattr(kind, "config_class", None)
         made = kind(**config) if by_config is None else kind(by_config(**config))

@@ -22,6 +22,14 @@ from server.settings import Settings
 from server.store import JobStore
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+
+
 class Clock:
     """Time that passes when a test says so."""
 

@@ -31,6 +31,24 @@ class Velocities(NamedTuple):
     clip: Tensor
 
 
+class Noise(NamedTuple):
+    """Where the noise comes from.
+
+    Attributes:
+        generator: On the CPU.
+        paired: Whether every noise is used with its sign turned too, and the mean of both is taken. Twice the work;
+            what the noise alone brings along cancels out to first order, and paths are kept that it would turn.
+    """
+
+    generator: torch.Generator
+    paired: bool = False
+
+    def draw(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Return the noises of a step."""
+        one = torch.randn(like.shape, generator=self.generator).to(like.device)
+        return (one, -one) if self.paired else (one,)
+
+
 Predict: TypeAlias = Callable[[Tensor, Tensor, float], Velocities]
 """From the noisy edit, the noisy clip and the noise level in (0, 1]."""
 
@@ -40,7 +58,7 @@ def edited(
     predict: Predict,
     sigmas: Sequence[float],
     guidance_scale: float,
-    generator: torch.Generator,
+    noise: Noise,
     on_step: Callable[[int, Tensor], None],
 ) -> Tensor:
     """Return the edit of a clip.
@@ -50,16 +68,17 @@ def edited(
         predict: The model.
         sigmas: Noise levels from the first to 0; the first says how far the edit may go.
         guidance_scale: How much further than the words say; 1 goes exactly as far.
-        generator: Of the noise, on the CPU.
+        noise: What clip and edit share, drawn anew at every step.
         on_step: Given the number of steps done and the edit so far; may raise.
     """
     edit = clip
     for step, (sigma, following) in enumerate(pairwise(sigmas), start=1):
-        noise = torch.randn(clip.shape, generator=generator).to(clip.device)
-        noisy = clip + sigma * (noise - clip)
-        velocities = predict(edit + noisy - clip, noisy, sigma)
-        change = velocities.unwanted - velocities.clip
-        change = change + guidance_scale * (velocities.wanted - velocities.unwanted)
-        edit = edit + (following - sigma) * change
+        changes: list[Tensor] = []
+        for one in noise.draw(clip):
+            noisy = clip + sigma * (one - clip)
+            velocities = predict(edit + noisy - clip, noisy, sigma)
+            change = velocities.unwanted - velocities.clip
+            changes.append(change + guidance_scale * (velocities.wanted - velocities.unwanted))
+        edit = edit + (following - sigma) * (sum(changes[1:], start=changes[0]) / len(changes))
         on_step(step, edit)
     return edit

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from typing_extensions import override
 
-from pipelines.accel.flow_edit import Velocities, edited
+from pipelines.accel.flow_edit import Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
@@ -47,6 +47,7 @@ class Options(BaseModel):
         decode_timestep: What a decoder that takes noise away is told of it.
         decode_noise_scale: How much noise it is given; as much as it is told if nothing else is said.
         reference_frame: Frame, far past a clip's end, as which the checkpoint was trained to see pictures of subjects.
+        paired_edits: Whether edits take every noise with its sign turned too: for models whose paths the noise turns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Options(BaseModel):
     decode_timestep: NonNegativeFloat = 0.0
     decode_noise_scale: NonNegativeFloat | None = None
     reference_frame: PositiveInt | None = None
+    paired_edits: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,8 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
             loop.on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0)))
 
         levels = [request.source.strength * level for level in self._sigmas(steps)]
-        edit = edited(packed, predict, levels, request.guidance_scale, loop.generator, step_end)
+        noise = Noise(loop.generator, paired=self._options.paired_edits)
+        edit = edited(packed, predict, levels, request.guidance_scale, noise, step_end)
         if there is not None:
             edit = torch.cat([there, edit[:, clean:]], dim=1)
         return pipe._unpack_latents(edit, *grid)

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from pipelines.accel.flow_edit import Velocities, edited
+from pipelines.accel.flow_edit import Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
@@ -237,7 +237,7 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
         levels = [request.source.strength * float(level) for level in scheduler.sigmas]
         generator = torch.Generator("cpu").manual_seed(request.seed)
         with self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2"):
-            return edited(clip, predict, levels, request.guidance_scale, generator, step_end)
+            return edited(clip, predict, levels, request.guidance_scale, Noise(generator), step_end)
 
     def _velocity(self, expert: Any, state: Tensor, words: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), 1000 * sigma, device=state.device)

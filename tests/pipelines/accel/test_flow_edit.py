@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.accel.flow_edit import Velocities, edited
+from pipelines.accel.flow_edit import Noise, Velocities, edited
 from pipelines.errors import Cancelled
 
 CLIP = torch.linspace(-1, 1, 24).view(1, 6, 4)
@@ -23,7 +23,7 @@ def made(
 
     levels = sigmas or (0.8, 0.6, 0.4, 0.2, 0.0)
     generator = torch.Generator().manual_seed(seed)
-    return edited(CLIP, predict, levels, guidance_scale, generator, lambda step, edit: None)
+    return edited(CLIP, predict, levels, guidance_scale, Noise(generator), lambda step, edit: None)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0, 9.0])
@@ -48,7 +48,7 @@ def test_the_seed_decides_what_depends_on_noise() -> None:
 
     def run(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return edited(CLIP, predict, (0.9, 0.5, 0.0), 3.0, generator, lambda step, edit: None)
+        return edited(CLIP, predict, (0.9, 0.5, 0.0), 3.0, Noise(generator), lambda step, edit: None)
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -63,9 +63,22 @@ def test_every_step_has_a_noise_of_its_own_that_clip_and_edit_share() -> None:
         assert torch.allclose(edit, clip, atol=1e-5)
         return Velocities(clip, clip, clip)
 
-    edited(CLIP, predict, (0.9, 0.5, 0.2, 0.0), 3.0, torch.Generator().manual_seed(1), lambda step, edit: None)
+    edited(CLIP, predict, (0.9, 0.5, 0.2, 0.0), 3.0, Noise(torch.Generator().manual_seed(1)), lambda step, edit: None)
     correlations = torch.corrcoef(torch.stack(noises).flatten(1))
     assert (correlations - torch.eye(3)).abs().max() < 0.6
+
+
+def test_what_noise_brings_along_cancels_out_in_pairs() -> None:
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        # Where the edit goes has nothing to do with words, and all with the noise.
+        return Velocities(edit, edit, torch.zeros_like(clip))
+
+    def run(*, paired: bool) -> Tensor:
+        noise = Noise(torch.Generator().manual_seed(1), paired)
+        return edited(torch.zeros_like(CLIP), predict, (0.5, 0.0), 1.0, noise, lambda step, edit: None)
+
+    assert run(paired=False).abs().max() > 0.1
+    assert run(paired=True).abs().max() < 1e-6
 
 
 def test_steps_are_counted_and_can_be_the_last() -> None:
@@ -81,5 +94,5 @@ def test_steps_are_counted_and_can_be_the_last() -> None:
         return Velocities(edit, edit, clip)
 
     with pytest.raises(Cancelled):
-        edited(CLIP, predict, (0.9, 0.6, 0.3, 0.0), 3.0, torch.Generator().manual_seed(1), on_step)
+        edited(CLIP, predict, (0.9, 0.6, 0.3, 0.0), 3.0, Noise(torch.Generator().manual_seed(1)), on_step)
     assert seen == [1, 2]
