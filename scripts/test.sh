@@ -3,11 +3,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# ffprobe judges our files, node runs the official JavaScript client. Both are only needed by tests.
+# ffprobe judges our files, node runs the official JavaScript client, Chromium visits the page: all for tests only.
 missing=()
 command -v ffprobe >/dev/null || missing+=(ffmpeg)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+# The distribution's, which plays H.264; Playwright's own does not.
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 if [ "${#missing[@]}" -gt 0 ]; then
     sudo=""
     [ "$(id -u)" -eq 0 ] || sudo="sudo"

@@ -36,6 +36,7 @@ from server.routes import (
     health,
     metrics,
     models,
+    page,
     queue,
     variations,
     videos,
@@ -135,7 +136,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     # Fixed names before those that any id fits.
     routers = (
         *(events, derivations, characters, variations, queue, videos),
-        *(files, batches, webhooks, models, health, metrics),
+        *(files, batches, webhooks, models, health, metrics, page),
     )
     for routes in routers:
         app.include_router(routes.router)

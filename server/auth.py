@@ -23,6 +23,7 @@ from server.errors import ApiError, Forbidden, RateLimited, Unauthorized, answer
 from server.jobs import NOBODY, Owner
 from server.keys import SECRET, ApiKey, KeyStore, digest_of
 from server.limits import Bucket
+from server.web import is_page
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -111,7 +112,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] in PUBLIC:
+        if scope["type"] != "http" or _is_public(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -199,6 +200,11 @@ class Guard:
             return True
         # A page that asks for a bare address has been given no name to resolve.
         return re.fullmatch(r"[0-9.]+|\[[0-9a-f:.]*\]", name) is not None
+
+
+def _is_public(method: str, path: str) -> bool:
+    # The page has to be there before anybody can give it a key.
+    return path in PUBLIC or (method in {"GET", "HEAD"} and is_page(path))
 
 
 def _secret(headers: Headers) -> str | None:

@@ -144,6 +144,7 @@ def _announce(settings: Settings, listener: socket.socket, keys: int) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"Homereel  http://{shown}:{port}/v1", flush=True)
+    print(f"  studio  http://{shown}:{port}/")
     print(f"  model   {settings.preload or 'loaded with the first video'}")
     print(f"  device  {', '.join(settings.devices or find_devices())}")
     print(f"  keys    {keys or 'none: open to whoever reaches this address'}")

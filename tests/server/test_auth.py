@@ -121,7 +121,9 @@ def test_bytes_that_are_no_text_are_only_a_wrong_key(client: TestClient, keys: K
         refused(client.get("/v1/videos", headers={b"authorization": sent}), 401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/v1/videos", "/v1/models", "/v1/nothing", "/metrics", "/", "/health/", "//health"])
+@pytest.mark.parametrize(
+    "path", ["/v1/videos", "/v1/models", "/v1/nothing", "/metrics", "/studio", "/health/", "/.//health"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_every_other_address_is_closed_whether_it_exists_or_not(
     client: TestClient, keys: KeyStore, path: str, method: str

@@ -1,0 +1,73 @@
+// Which models there are and may be used for what, and how the machine is doing.
+import { get } from './api.js';
+import { counted, memory, times } from './format.js';
+import { Icon } from './icons.js';
+import { html, useEffect, useSignal } from './lib.js';
+import { attempt, notices, queue, toggleNotices } from './state.js';
+import { Empty } from './ui.js';
+import { key, useKey } from './api.js';
+
+const ABLE = /** @type {Record<string, string>} */ ({
+  text: 'text', first_frame: 'first frame', last_frame: 'last frame', references: 'characters', audio: 'sound', edit: 'remix', extend: 'extend', lora: 'LoRA', negative_prompt: 'leave out',
+});
+
+/** @param {{model: Model, names: string[]}} props */
+const Card = ({ model, names }) => html`
+  <article class=${`card ${model.installed ? '' : 'is-absent'}`}>
+    <header><h3>${model.name}</h3><span class=${`badge ${model.installed ? 'good' : ''}`}>${model.installed ? 'installed' : 'not here'}</span></header>
+    <p>${model.description}</p>
+    <dl>
+      <div><dt>Sizes</dt><dd>${model.sizes.slice(0, 4).map(times).join(', ')}${model.sizes.length > 4 ? ' …' : ''}</dd></div>
+      <div><dt>Length</dt><dd>up to ${model.max_seconds} s at ${model.fps} fps</dd></div>
+      <div><dt>Can</dt><dd>${model.capabilities.map((one) => ABLE[one] ?? one).join(', ')}</dd></div>
+      <div><dt>Licence</dt><dd><a href=${model.licence_url} target="_blank" rel="noreferrer">${model.licence}</a>${model.gated ? ' (asks before the download)' : ''}</dd></div>
+      ${names.length > 0 && html`<div><dt>Also</dt><dd>${names.join(', ')}</dd></div>`}
+    </dl>
+    ${[model.licence_note, model.licence_limit].filter(Boolean).map((note) => html`<p class="note" key=${note}>${note}</p>`)}
+    ${!model.installed && html`<p class="note">Get it with <code>homereel pull ${model.card}</code></p>`}
+  </article>`;
+
+function Machine() {
+  const ready = useSignal(/** @type {Ready | null} */ (null)), version = useSignal('');
+  useEffect(() => {
+    const ask = () => void get('/ready').then((it) => { ready.value = it; }, () => { ready.value = null; });
+    ask();
+    void get('/health').then((it) => { version.value = it.version; }, () => {});
+    const again = setInterval(ask, 5000);
+    return () => clearInterval(again);
+  }, []);
+  const seen = ready.value;
+  return html`
+    <section class="machine" aria-label="Machine">
+      <div class="section-head"><h2>Machine</h2><span class="note">Homereel ${version.value}</span></div>
+      ${!seen ? html`<p class="note">No worker has announced itself yet.</p>` : html`
+        ${seen.reason && html`<p class="problem">${seen.reason}</p>`}
+        <ul class="workers">${seen.workers.map((worker, index) => html`
+          <li key=${index}><span class=${`dot ${worker.busy ? 'busy' : 'good'}`}></span><strong>${worker.device}</strong> <span>${worker.busy ? 'making a video' : 'free'}</span>
+            ${worker.models.map((loaded) => html`<p class="note" key=${loaded.model}>${loaded.model} · ${memory(loaded.memory_mb)} · ${loaded.plan}</p>`)}</li>`)}</ul>`}
+      <p class="note">${queue.value ? `${counted(queue.value.workers, 'worker')}, ${counted(queue.value.waiting.length, 'video')} waiting` : ''}</p>
+    </section>`;
+}
+
+const Preferences = () => html`
+  <section class="machine" aria-label="Preferences">
+    <div class="section-head"><h2>This browser</h2></div>
+    <label class="check"><input type="checkbox" checked=${notices.value} onChange=${toggleNotices} /> <${Icon} name="bell" size=${16} /> Tell me when a video is ready and I am elsewhere</label>
+    ${key.value && html`<p>A key is kept in this browser. <button type="button" class="link" onClick=${() => { useKey(''); location.reload(); }}>Forget it</button></p>`}
+  </section>`;
+
+export function System() {
+  const all = useSignal(/** @type {Model[] | null} */ (null));
+  useEffect(() => { void attempt(async () => { all.value = (await get('/v1/models?all=true')).data; }); }, []);
+  const cards = (all.value ?? []).filter((model) => model.id === model.card || !all.value?.some((it) => it.id === model.card));
+  const names = (/** @type {string} */ card) => (all.value ?? []).filter((it) => it.card === card && it.id !== card).map(({ id }) => id);
+  const sorted = [...cards].sort((a, b) => Number(b.installed) - Number(a.installed));
+  return html`
+    <main class="system" id="main" tabindex="-1"><h1>Models and machine</h1>
+      <div class="system-top"><${Machine} /><${Preferences} /></div>
+      <div class="section-head"><h2>Models</h2></div>
+      ${all.value === null ? html`<div class="cards">${[0, 1, 2].map((index) => html`<div class="card skeleton tall" key=${index}></div>`)}</div>`
+        : sorted.length ? html`<div class="cards">${sorted.map((model) => html`<${Card} key=${model.id} model=${model} names=${names(model.card)} />`)}</div>`
+        : html`<${Empty} icon="system" title="No models" />`}
+    </main>`;
+}

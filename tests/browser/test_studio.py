@@ -1,0 +1,181 @@
+"""What a visitor does, in a real browser, on a real server with the model that ships."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PHONE, OpenPage, save_to, serious
+
+# The model takes a second or two for this.
+QUICK = {"model": "homereel-mini", "prompt": "a red ball on a green field", "seconds": "2", "num_inference_steps": 2}
+
+
+def write(page: Page, prompt: str, *, steps: int, seconds: int = 2) -> None:
+    page.get_by_label("Model", exact=True).select_option("homereel-mini")
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Length").fill(str(seconds))
+    page.locator(".advanced").evaluate("it => { it.open = true }")
+    page.get_by_label("Steps").fill(str(steps))
+
+
+def plays(video: Locator) -> None:
+    """Wait until time passes in the clip."""
+    expect(video).to_have_js_property("paused", value=False)
+    changes = "it.currentTime !== from && done()"
+    video.evaluate(f"it => new Promise((done) => {{ const from = it.currentTime; it.ontimeupdate = () => {changes} }})")
+
+
+def until_all(videos: Locator, condition: str) -> None:
+    """Wait until the condition holds of ``it``, every one of the clips."""
+    waiting = f"all.every((it) => {condition}) ? done() : requestAnimationFrame(look)"
+    videos.evaluate_all(f"all => new Promise((done) => {{ const look = () => {waiting}; look(); }})")
+
+
+@pytest.fixture(scope="module")
+def made(api: httpx2.Client) -> list[str]:
+    """Two finished videos of one group."""
+    ids = [video["id"] for video in api.post("/videos/variations", json=QUICK | {"n": 2, "seed": 5}).json()["data"]]
+    for video_id in ids:
+        with api.stream("GET", f"/videos/{video_id}/events") as events:
+            assert any("video.completed" in line for line in events.iter_lines())
+    return ids
+
+
+def test_from_the_first_visit_to_a_comparison(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.get_by_text("Your first video starts with a sentence")).to_be_visible()
+    write(page, "a red ball on a green field", steps=6)
+    expect(page.locator(".foresight")).to_contain_text("16 frames at 8 fps")
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    stage = page.get_by_label("Stage")
+    expect(stage).to_contain_text(re.compile(r"step \d+ of 6"))
+    expect(page).to_have_title(re.compile(r"\d+ % · Homereel"))
+    plays(stage.locator("video"))
+    expect(page).to_have_title("Homereel")
+
+    stage.get_by_role("link", name="Open").click()
+    viewer = page.get_by_role("dialog", name="Video")
+    plays(viewer.locator("video"))
+    viewer.get_by_label("What it should show instead").fill("a blue ball on a green field")
+    expect(viewer.locator("ins")).to_have_text("blue")
+    viewer.get_by_role("button", name="Remix").last.click()
+    expect(page.locator("ol").get_by_text("a blue ball")).to_be_visible()
+    plays(stage.locator("video"))
+    expect(page.get_by_label("Latest").get_by_role("button")).to_have_count(2)
+
+    page.get_by_role("link", name="Gallery", exact=True).click()
+    expect(page.get_by_role("listitem")).to_have_count(2)
+    for clip in page.get_by_role("listitem").all():
+        clip.hover()
+        plays(clip.locator("video"))
+        clip.get_by_role("button", name="Select").click()
+    page.get_by_role("button", name="Compare").click()
+    compared(page)
+
+
+def compared(page: Page) -> None:
+    clips = page.locator(".together video")
+    expect(clips).to_have_count(2)
+    page.get_by_role("button", name="Play").click()
+    until_all(clips, "it.currentTime > 0.4")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_label("Time of all clips").fill("1.2")
+    until_all(clips, "it.paused && Math.abs(it.currentTime - 1.2) < 0.1")
+    expect(page.locator(".differs")).to_contain_text(["Prompt"])
+    page.get_by_role("button", name="Wipe").click()
+    page.get_by_label("Border between the two").fill("30")
+    assert "30%" in page.locator(".wipe-top").evaluate("it => it.style.clipPath")
+
+
+def test_a_clip_its_settings_and_its_last_frame_can_be_taken_along(
+    open_page: OpenPage, made: list[str], tmp_path: Path
+) -> None:
+    page = open_page(f"#/create/{made[0]}")
+    viewer = page.get_by_role("dialog", name="Video")
+    clip = save_to(page, tmp_path, lambda: _pick(viewer, "Download", "Video"))
+    assert clip.read_bytes()[4:8] == b"ftyp"
+    settings = json.loads(save_to(page, tmp_path, lambda: _pick(viewer, "Download", "Settings")).read_text())
+    assert (settings["prompt"], settings["seed"]) == (QUICK["prompt"], 5)
+    picture = save_to(page, tmp_path, lambda: _pick(viewer, "Download", "Last frame"))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def _pick(place: Locator, menu: str, entry: str) -> None:
+    place.locator("summary", has_text=menu).click()
+    place.get_by_role("button", name=re.compile(f"^{entry}")).last.click()
+
+
+def test_a_visitor_who_comes_back_in_the_middle_finds_the_work_going_on_and_can_stop_it(open_page: OpenPage) -> None:
+    page = open_page()
+    write(page, "a green square over dark sand", steps=40, seconds=4)
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_label("Prompt", exact=True).fill("something else, half wri")
+    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step [1-9]\d* of 40"))
+    expect(page.locator(".forming img.preview")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("something else, half wri")
+    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step \d+ of 40"))
+    page.get_by_label("Stage").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_label("Queue")).to_have_count(0)
+    expect(page).to_have_title("Homereel")
+
+
+def test_who_waits_can_go_sooner(open_page: OpenPage, api: httpx2.Client) -> None:
+    long = QUICK | {"num_inference_steps": 90, "seconds": "4"}
+    ids = [api.post("/videos", json=long | {"prompt": text}).json()["id"] for text in ("first", "second", "third")]
+    page = open_page()
+    rows = page.locator(".queue-row")
+    expect(rows).to_contain_text(["first", "second", "third"])
+    rows.filter(has_text="third").get_by_role("button", name="Sooner").click()
+    expect(rows).to_contain_text(["first", "third", "second"])
+    for row in ("second", "third", "first"):
+        rows.filter(has_text=row).get_by_role("button", name="Cancel").click()
+    expect(rows).to_have_count(0)
+    assert {api.get(f"/videos/{video_id}").json()["error"]["code"] for video_id in ids} == {"cancelled"}
+
+
+def test_what_cannot_be_made_is_said_before_it_is_sent(open_page: OpenPage) -> None:
+    page = open_page(refused=("/estimate",))
+    page.get_by_label("Seed", exact=True).fill("9999999999")
+    expect(page.get_by_role("alert")).to_contain_text("seed")
+    page.get_by_label("Seed", exact=True).fill("7")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("view", ["create", "gallery", "compare/{0},{1}", "system", "gallery/{0}"])
+@pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
+def test_nothing_keeps_anybody_from_using_it(open_page: OpenPage, made: list[str], view: str, *, dark: bool) -> None:
+    page = open_page(f"#/{view.format(*made)}", dark=dark, size=PHONE if dark else (1440, 900))
+    expect(page.locator("video, .clip, .card").first).to_be_visible()
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it can be scrolled sideways"
+
+
+def test_the_gallery_obeys_the_keyboard(open_page: OpenPage, made: list[str], api: httpx2.Client) -> None:
+    page = open_page("#/gallery")
+    clips = page.get_by_role("listitem")
+    expect(clips.first).to_be_visible()
+    clips.first.get_by_role("link").focus()
+    page.keyboard.press("ArrowRight")
+    focused = page.evaluate("document.activeElement.getAttribute('href')")
+    page.keyboard.press("s")
+    page.get_by_role("button", name="Starred").click()
+    expect(clips).to_have_count(1)
+    assert clips.get_by_role("link").get_attribute("href") == focused
+    page.keyboard.press("Tab")
+    page.get_by_role("listitem").get_by_role("link").press("Enter")
+    viewer = page.get_by_role("dialog", name="Video")
+    plays(viewer.locator("video"))
+    page.keyboard.press(" ")
+    expect(viewer.locator("video")).to_have_js_property("paused", value=True)
+    before = viewer.locator("output").inner_text()
+    page.keyboard.press(".")
+    expect(viewer.locator("output")).not_to_have_text(before)
+    page.keyboard.press("Escape")
+    expect(viewer).to_have_count(0)

@@ -1,0 +1,75 @@
+"""The files of the page: what they weigh, where they are from, and that they ask nobody else for anything."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.vendor_web import LIBRARIES, VENDOR, digest, published
+from server.web import FOLDER, Site
+
+# What a first visit costs, as it is sent; and what it becomes in the browser, where every file is its own source.
+MAX_SENT, MAX_SENT_SCRIPT, MAX_UNPACKED = 90_000, 70_000, 220_000
+MANIFEST = json.loads((VENDOR / "manifest.json").read_text())
+FILES = {name: entry for package in MANIFEST.values() for name, entry in package["files"].items()}
+SOURCES = sorted(path for path in FOLDER.glob("*") if path.suffix in {".js", ".css", ".html", ".svg"})
+
+
+@pytest.fixture(scope="module")
+def site() -> Site:
+    return Site.read()
+
+
+def test_the_page_stays_within_its_budget(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = {"index.html": site.page} | {name: file for name, file in site.files.items() if not name.endswith(".txt")}
+    sent = {name: len(file.packed) for name, file in loaded.items()}
+    script = sum(size for name, size in sent.items() if name.endswith(".js"))
+    unpacked = sum(len(file.content) for file in loaded.values())
+    with capsys.disabled():
+        print(
+            f" [page: {sum(sent.values()):,} bytes sent, {script:,} of them JavaScript; {unpacked:,} unpacked] ", end=""
+        )
+    assert sum(sent.values()) <= MAX_SENT
+    assert script <= MAX_SENT_SCRIPT
+    assert unpacked <= MAX_UNPACKED
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_library_is_what_its_author_published_but_for_the_paths_of_its_imports(name: str) -> None:
+    text = (VENDOR / name).read_text()
+    assert digest(text) == FILES[name]["sha256"]
+    assert digest(published(text)) == FILES[name]["published_sha256"]
+    assert not re.search(r"""(from|import)\s*\(?["'][^.]""", text)
+
+
+def test_every_library_is_pinned_and_brings_its_licence() -> None:
+    pinned = {library.package: (library.version, library.licence) for library in LIBRARIES}
+    assert {package: (told["version"], told["licence"]) for package, told in MANIFEST.items()} == pinned
+    for told in MANIFEST.values():
+        assert digest((VENDOR / told["licence_file"]).read_text()) == told["licence_sha256"]
+        assert told["integrity"].startswith("sha512-")
+    scripts = {path.name for path in VENDOR.glob("*.js")}
+    assert scripts == set(FILES)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_a_source_is_short_and_asks_nobody_else_for_anything(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    # Namespaces are names, not addresses.
+    assert not re.findall(r"(?:https?:)?//(?!www\.w3\.org/)[a-z0-9-]+\.[a-z]", text)
+
+
+def test_its_version_changes_with_any_file(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<script src='/studio/{version}/a.js'></script>")
+    (tmp_path / "a.js").write_text("1")
+    first = Site.read(tmp_path)
+    (tmp_path / "a.js").write_text("2")
+    second = Site.read(tmp_path)
+    assert first.version != second.version
+    assert second.version.encode() in second.page.content
+    assert gzip.decompress(second.files["a.js"].packed) == b"2"
