@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import wave
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def write_clip(
         OSError: There is no room for the file.
     """
     temporary = path.with_name(f".{path.name}.partial")
-    with _sound_file(clip.audio, path.parent) as sound, _metadata_file(metadata, path.parent) as notes:
+    with _sound_file(clip.audio, path.parent) as sound, metadata_file(metadata, path.parent) as notes:
         command = _encode_command(clip.shape, request, sound, notes)
         _pipe(command, temporary, clip.chunks, request.delivery.frames - request.kept_frames, report)
     temporary.replace(path)
@@ -166,12 +166,17 @@ def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int,
                 into.unlink(missing_ok=True)
         if process.returncode:
             errors.seek(0)
-            reason = errors.read().decode(errors="replace").strip()[-400:]
-            for full in (errno.ENOSPC, errno.EDQUOT):
-                if os.strerror(full) in reason:
-                    # The clip is sound; whoever stores it has to make room.
-                    raise OSError(full, os.strerror(full), str(into))
-            raise BadOutput(f"ffmpeg could not encode the clip: {reason or process.returncode}")
+            raise encoding_failure(errors.read(), process.returncode, into)
+
+
+def encoding_failure(words: bytes, status: int, into: Path) -> Exception:
+    """Return what ffmpeg's last words mean, with which it failed to write a clip."""
+    reason = words.decode(errors="replace").strip()[-400:]
+    for full in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(full) in reason:
+            # The clip is sound; whoever stores it has to make room.
+            return OSError(full, os.strerror(full), str(into))
+    return BadOutput(f"ffmpeg could not encode the clip: {reason or status}")
 
 
 @contextmanager
@@ -190,7 +195,7 @@ def _sound_file(audio: Audio | None, folder: Path) -> Generator[Path | None]:
 
 
 @contextmanager
-def _metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Generator[Path]:
+def metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Generator[Path]:
     """Lend the metadata as ffmpeg reads it; a prompt may be longer than a command line."""
     with tempfile.NamedTemporaryFile("w", suffix=".ffmeta", dir=folder, encoding="utf-8") as file:
         file.write(";FFMETADATA1\n")
@@ -201,11 +206,17 @@ def _metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Ge
         yield Path(file.name)
 
 
-def _all_frames(video: Path) -> list[Frames]:
-    every = list(frames(video))
-    if not every:
+def _shares(video: Path, shares: Sequence[float]) -> list[Frames]:
+    """Return the frames at these shares of a video, 0 being the first and 1 the last, in order."""
+    last = probe(video).shape.frames - 1
+    wanted = [round(share * last) for share in shares]
+    # One by one: together they would take gigabytes of a long clip.
+    every = enumerate(frames(video))
+    found = {number: frame for number, frame in every if number in wanted or number == 0}
+    if not found:
         raise BadOutput(f"{video.name} is not a video")
-    return every
+    # What the file's header says of its length may be a frame off.
+    return [found.get(number, found[max(found)]) for number in wanted]
 
 
 def still(video: Path, into: Path) -> None:
@@ -246,18 +257,15 @@ def preview(clip: Frames, fps: int) -> bytes:
 
 def thumbnail(video: Path, into: Path) -> None:
     """Write the middle frame as WebP, at most ``THUMBNAIL_SIDE`` pixels on its long side."""
-    every = _all_frames(video)
-    picture = Image.fromarray(every[len(every) // 2])
+    picture = Image.fromarray(_shares(video, [0.5])[0])
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     picture.save(into, "WEBP", quality=85, method=4)
 
 
 def spritesheet(video: Path, into: Path) -> None:
     """Write sixteen frames at equal distances, first and last included, as a 4x4 JPEG read row by row."""
-    every = _all_frames(video)
     count = SHEET_COLUMNS * SHEET_ROWS
-    chosen = [every[round(i * (len(every) - 1) / (count - 1))] for i in range(count)]
-    tiles = [Image.fromarray(frame) for frame in chosen]
+    tiles = [Image.fromarray(frame) for frame in _shares(video, [i / (count - 1) for i in range(count)])]
     for tile in tiles:
         tile.thumbnail((SHEET_TILE, SHEET_TILE), Image.Resampling.LANCZOS)
     width, height = tiles[0].size
@@ -298,6 +306,8 @@ def _read_provenance(video: Path) -> Mapping[str, JsonValue] | None:
     # ffmetadata escapes '=', ';', '#', '\' and line ends with a backslash.
     unescaped = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL)
     try:
-        return json.loads(unescaped)[METADATA_KEY]
+        found = json.loads(unescaped)[METADATA_KEY]
     except (ValueError, KeyError, TypeError):
         return None
+    # Anybody can write anything into a file.
+    return cast("dict[str, JsonValue]", found) if isinstance(found, dict) else None

@@ -100,6 +100,30 @@ class SourceClip:
         return max(1, round(self.shape.frames * fps / self.shape.fps))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Frames ``start`` up to but without ``end`` of a finished clip, as one of those that are joined.
+
+    Attributes:
+        path: The video file; owned by whoever made the request.
+        shape: What the file has: frames, size and rate.
+        start: Index of the first frame that is taken.
+        end: Index of the first frame after those that are taken.
+        video: What the clip is called where it comes from.
+    """
+
+    path: Path
+    shape: VideoShape
+    start: int
+    end: int
+    video: str
+
+    @property
+    def frames(self) -> int:
+        """How many frames are taken."""
+        return self.end - self.start
+
+
 class Window(NamedTuple):
     """What the model makes in one go: ``frames`` of a clip, the first ``overlap`` of which are there already."""
 
@@ -133,6 +157,8 @@ class GenerationRequest:
         flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
         sound: Whether the clip gets the sound that the model makes.
         loras: What changes the model for this clip.
+        parts: What the clip is joined from, in order. No model makes such a clip: all that else says how one would
+            is that of the last part.
     """
 
     prompt: str
@@ -150,6 +176,7 @@ class GenerationRequest:
     flow_shift: float = 1.0
     sound: bool = False
     loras: tuple[Lora, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     @property
     def pieces(self) -> tuple[Window, ...]:

@@ -85,11 +85,13 @@ class Origin:
         kind: The call that made it.
         video: The video that it started from; None for an uploaded file.
         extensions: How many times the clip has been extended in all, this time included.
+        videos: The videos that it was joined from, in order.
     """
 
-    kind: Literal["remix", "edit", "extension"]
+    kind: Literal["remix", "edit", "extension", "join"]
     video: JobId | None = None
     extensions: int = 0
+    videos: tuple[JobId, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ def overview(services: Services) -> Overview:
 
 
 def _takes_s(job: Job, timings: tuple[Timing, ...]) -> float | None:
+    if job.request.parts:
+        # No model makes it: seconds, beside the minutes of those that one does.
+        return 0.0
     predicted = predict(timings, job.request)
     return predicted and predicted.seconds
 

@@ -17,6 +17,7 @@ from pipelines.card import MAX_PROMPT, MAX_SECONDS, MAX_SEED, Wish
 
 DEFAULT_MODEL = "sora-2"
 MAX_VARIATIONS = 64
+MAX_JOINED = 32
 MAX_PRIORITY = 10
 MAX_LORAS, MAX_LORA_WEIGHT = 8, 4.0
 # Parameters that other servers of this API take. Nothing here honours them yet, and nobody shall believe so.
@@ -274,6 +275,36 @@ class VideoExtension(Making):
     def wish(self) -> Wish:
         """Return what was asked for, in the models' words."""
         return replace(super().wish(), seconds=self.seconds)
+
+
+class JoinPart(BaseModel):
+    """A video to join, or the part of it from ``start_frame`` up to but without ``end_frame``, counted from 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Name
+    start_frame: Annotated[Count, Field(ge=0)] = 0
+    end_frame: Annotated[Count, Field(ge=1)] | None = None
+
+
+class VideoJoin(BaseModel):
+    """The parameters of a video that is joined from others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    videos: Annotated[list[JoinPart], Field(min_length=1, max_length=MAX_JOINED)] = Field(
+        description=f"a list of up to {MAX_JOINED} completed videos as {{'id': 'video_…'}}, each with start_frame and "
+        "end_frame if only a part of it is wanted; one alone has to be such a part"
+    )
+    priority: Priority | None = Field(default=None, description=_PRIORITY)
+    metadata: Metadata | None = Field(default=None, description=_METADATA)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> VideoJoin:
+        first = self.videos[0]
+        if len(self.videos) == 1 and not first.start_frame and first.end_frame is None:
+            raise conflict("videos", "One video alone is there already: name another, or which part of it is wanted.")
+        return self
 
 
 class VideoUpdate(BaseModel):

@@ -58,6 +58,7 @@ class Video(BaseModel):
     priority: int = Field(description="Larger goes first.")
     group: str | None = Field(description="The variations or the batch that it belongs to.")
     starred: bool = Field(description="Whether it is kept when room is made for newer ones.")
+    joined_from: tuple[str, ...] = Field(description="The videos that it was joined from, in order; mostly none.")
     preview: str | None = Field(description="Path of a small moving picture of it; null while it is queued.")
 
     @classmethod
@@ -98,6 +99,7 @@ class Video(BaseModel):
             priority=job.priority,
             group=job.group,
             starred=job.starred,
+            joined_from=job.origin.videos if job.origin else (),
             preview=None if job.status is JobStatus.QUEUED else f"/v1/videos/{job.id}/preview",
         )
 

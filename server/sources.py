@@ -66,11 +66,11 @@ def given(value: Value, caller: Caller, services: Services) -> Job | BinaryIO:
         case UploadFile() as upload:
             return _checked(upload.file)
         case {"id": str(video_id), **rest} if not rest:
-            return _completed(video_id, caller, services)
+            return completed(video_id, caller, services)
         case {"file_id": str(file_id), **rest} if not rest:
             return _checked(stored(file_id, f"{clips.PARAM}.file_id", caller, services))
         case str(video_id) if JOB_ID.fullmatch(video_id):
-            return _completed(video_id, caller, services)
+            return completed(video_id, caller, services)
         case None:
             message = f"Missing required parameter: 'video'. {_WAYS}"
             raise InvalidRequest(message, param=clips.PARAM, code="missing_parameter")
@@ -101,10 +101,16 @@ def _inspected(path: Path, use: SourceUse, services: Services) -> Source:
     return Source(clip, None, None, extensions if isinstance(extensions, int) else 0)
 
 
-def _completed(video_id: str, caller: Caller, services: Services) -> Job:
-    job = _found(video_id, caller, services)
+def completed(video_id: str, caller: Caller, services: Services, param: str = clips.PARAM) -> Job:
+    """Return a video of the caller's whose content is there.
+
+    Raises:
+        InvalidRequest: It is not completed.
+        NotFound: The caller has none of this id, or its content is gone.
+    """
+    job = _found(video_id, caller, services, param)
     if job.is_expired(services.now()):
-        raise ContentExpired(param=clips.PARAM)
+        raise ContentExpired(param=param)
     if job.status is JobStatus.COMPLETED:
         return job
     if job.status is JobStatus.FAILED:
@@ -112,16 +118,16 @@ def _completed(video_id: str, caller: Caller, services: Services) -> Job:
     else:
         message = f"The video that this is to start from is {job.status}; wait until its status is 'completed'."
         code = "video_not_ready"
-    raise InvalidRequest(message, param=clips.PARAM, code=code, headers=NO_RETRY)
+    raise InvalidRequest(message, param=param, code=code, headers=NO_RETRY)
 
 
-def _found(video_id: str, caller: Caller, services: Services) -> Job:
+def _found(video_id: str, caller: Caller, services: Services, param: str) -> Job:
     try:
         if JOB_ID.fullmatch(video_id):
             return services.store.get(JobId(video_id), caller.owner)
     except JobNotFound:
         pass
-    raise NotFound(f"There is no video {quoted(video_id)}.", param=clips.PARAM, code="video_not_found")
+    raise NotFound(f"There is no video {quoted(video_id)}.", param=param, code="video_not_found")
 
 
 def _checked(file: BinaryIO) -> BinaryIO:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines import engine, media
+from pipelines import engine, joining, media
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.checkpoint import Checkpoints
@@ -216,6 +216,26 @@ class Worker:
         return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
 
     def _make(self, job: Job, lease: Lease) -> JobResult:
+        return self._join(job, lease) if job.request.parts else self._generate(job, lease)
+
+    def _join(self, job: Job, lease: Lease) -> JobResult:
+        """Make a video of others. It needs neither a model nor the device."""
+        meter = Meter({Stage.MUX: 1.0}, loads=False)
+
+        def report(progress: Progress) -> None:
+            lease.note(meter.update(progress, time.monotonic()))
+            if self._drain.left_s() <= 0:
+                raise Cancelled("the worker has to end")
+
+        with self._assets.work_dir(job.id) as folder:
+            embedded = joining.provenance(job.request) if self._settings.embed_metadata else None
+            video = folder / Variant.VIDEO.filename
+            joining.join(job.request, video, metadata=embedded, report=report)
+            self._publish(job, folder, lease)
+        stage_s = meter.finish(time.monotonic())
+        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, _own_peak())
+
+    def _generate(self, job: Job, lease: Lease) -> JobResult:
         loads = self._models.loads(job.card, job.request)
         meter = Meter(self._expected_s(job, loads=loads), loads=loads)
         previews = Previews(self._assets, job.id, job.request.shape.fps, wanted=lambda: lease.ending is None)
@@ -241,10 +261,7 @@ class Worker:
             clip = engine.generate(pipeline, job.request, report, previews.show, checkpoints)
             clip = replace(clip, facts={**clip.facts, **facts_of(model.plan)})
             self._save(job, clip, folder, card, report)
-            # A worker that has lost the job must not write over the files of the one that has it now.
-            lease.confirm()
-            for variant in Variant:
-                self._assets.put(job.id, variant, folder / variant.filename)
+            self._publish(job, folder, lease)
         stage_s = meter.finish(time.monotonic())
         peak = _peak(pipeline)
         if not checkpoints.resumed:
@@ -270,15 +287,23 @@ class Worker:
             _log.warning("timing_not_stored id=%s error=%s", job.id, type(error).__name__)
 
     def _save(self, job: Job, clip: Clip, folder: Path, card: ModelCard, report: Report) -> None:
-        """Write every variant of the clip into ``folder``."""
+        """Write the clip into ``folder``."""
         embedded = media.provenance(job.request, card, clip.facts) if self._settings.embed_metadata else None
         if embedded is not None and job.origin is not None:
             # Read when the file comes back as the source of another extension.
             embedded["extensions"] = job.origin.extensions
         video = folder / Variant.VIDEO.filename
         media.write_clip(clip, job.request, video, metadata=embedded, report=report)
+
+    def _publish(self, job: Job, folder: Path, lease: Lease) -> None:
+        """Make every variant of the clip in ``folder``, and store them."""
+        video = folder / Variant.VIDEO.filename
         media.thumbnail(video, folder / Variant.THUMBNAIL.filename)
         media.spritesheet(video, folder / Variant.SPRITESHEET.filename)
+        # A worker that has lost the job must not write over the files of the one that has it now.
+        lease.confirm()
+        for variant in Variant:
+            self._assets.put(job.id, variant, folder / variant.filename)
 
     def _preload(self, name: str) -> None:
         try:
@@ -296,7 +321,9 @@ def facts_of(plan: MemoryPlan) -> Mapping[str, str]:
 def _peak(pipeline: VideoPipeline[Any, Any]) -> int:
     """Return the highest memory so far: the device's if it has its own, else the process's."""
     of_device = pipeline.peak_memory_bytes
-    if of_device is not None:
-        return of_device
+    return _own_peak() if of_device is None else of_device
+
+
+def _own_peak() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,4 +1,4 @@
-"""Videos that start from another one: remix, edit, extend."""
+"""Videos that start from others: remix, edit, extend, join."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from server.deps import BodyDep, Caller, CallerDep, Services, ServicesDep, Video
 from server.derivation import MEDIA, Kind, derive
 from server.forms import Body
 from server.jobs import Job, JobId
-from server.parameters import VideoEdit, VideoExtension
+from server.joining import join
+from server.parameters import VideoEdit, VideoExtension, VideoJoin
+from server.restoring import MEDIA as RESTORED_FROM
+from server.restoring import Restored, RestoreRequest, restore
 from server.retries import once
 from server.schemas import Video
 from server.validation import openapi_body
@@ -29,6 +32,20 @@ def extend_video(
 ) -> Video:
     """Accept a video that goes on where another one ends, and holds both."""
     return video_answer(_derived(body, "extension", request, caller, services), services, response)
+
+
+@router.post("/join", openapi_extra=openapi_body(VideoJoin, {}))
+def join_videos(body: BodyDep, request: Request, caller: CallerDep, services: ServicesDep, response: Response) -> Video:
+    """Accept a video that shows others, or parts of them, one after the other."""
+    fields = body.fields()
+    [job] = once(request, fields, caller, services, lambda attempt: (join(fields, caller, services, attempt=attempt),))
+    return video_answer(job, services, response)
+
+
+@router.post("/restore", openapi_extra=openapi_body(RestoreRequest, RESTORED_FROM))
+def restore_video(body: BodyDep, caller: CallerDep, services: ServicesDep) -> Restored:
+    """Say what a downloaded MP4 was made of, as parameters that can be sent again. Nothing is kept of it."""
+    return restore(body.fields(), caller, services)
 
 
 @router.post("/{video_id}/remix", openapi_extra=openapi_body(VideoEdit, {}))

@@ -94,6 +94,8 @@ TABLE: dict[str, Row] = {
     "GET /v1/videos": Listing(VIDEOS, ("", "?after={done}&order=asc", "?group={group}", "?limit=100")),
     "POST /v1/videos/edits": Making((AGAIN, {**AGAIN, "video": "{done}"})),
     "POST /v1/videos/extensions": Making(({**AGAIN, "seconds": "2"},)),
+    "POST /v1/videos/join": Making(({"videos": [{"id": "{done}"}, {"id": "{done}", "end_frame": 3}]},)),
+    "POST /v1/videos/restore": Making(()),
     "POST /v1/videos/variations": Making(({"prompt": "a ball", "seeds": [1]}, {**PICTURED, "seeds": [1]})),
     "POST /v1/videos/estimate": Making(({"prompt": "a red ball"}, PICTURED, STARRING)),
     "POST /v1/videos/characters": Making(({"name": "Moss", "image": {"file_id": "{picture}"}},)),
