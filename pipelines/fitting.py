@@ -65,14 +65,19 @@ def lower(ladder: Iterable[MemoryPlan], plan: MemoryPlan, stage: Stage, device: 
     """Return the next plan after one that ran out of memory in a stage which needs less there; None if there is none.
 
     What the stage was predicted to need has proven too low, so fitting the device is not asked for again; RAM and
-    disk are.
+    disk are. Stages that no plan speaks of count as the one that needs most.
     """
+    stage = stage if stage in plan.peak_bytes else max(plan.peak_bytes, key=lambda each: plan.peak_bytes[each])
     below = iter(ladder)
     reached = next((rung for rung in below if _choices(rung) == _choices(plan)), None)
     if reached is None:
         return None
     most, roomy = reached.peak_bytes[stage], replace(device, memory_bytes=reached.peak)
-    return next((rung for rung in below if rung.peak_bytes[stage] < most and lacks(rung, roomy) is None), None)
+    fewer = [rung for rung in below if rung.peak_bytes[stage] < most and lacks(rung, roomy) is None]
+    if stage is Stage.DECODE:
+        # Other numbers make other latents, and those that are to be decoded are finished.
+        fewer.sort(key=lambda rung: (rung.dtype, rung.quantisation) != (plan.dtype, plan.quantisation))
+    return next(iter(fewer), None)
 
 
 def rungs(card: ModelCard, demand: Demand, device: Device) -> tuple[MemoryPlan, ...]:
@@ -134,7 +139,7 @@ def _choices(plan: MemoryPlan) -> tuple[object, ...]:
 def _advice(card: ModelCard, demand: Demand, device: Device, ladder: Iterable[MemoryPlan]) -> str:
     """Return why nothing fits, and what would."""
     sentence = f"{_clip(card, demand.shape)} does not fit on {device.id}: {_lack(ladder, device)}."
-    would = _largest_that_fits(card, demand, device)
+    would = largest_that_fits(card, demand, device)
     if would is not None:
         return f"{sentence} {would.size} with {would.frames} frames ({would.seconds:.1f} s) would fit."
     least = min(card.shape.sizes, key=lambda size: size.width * size.height)
@@ -153,7 +158,7 @@ def _lack(ladder: Iterable[MemoryPlan], device: Device) -> str:
     return f"with {closest.describe()}, {lacks(closest, device)}"
 
 
-def _largest_that_fits(card: ModelCard, demand: Demand, device: Device) -> VideoShape | None:
+def largest_that_fits(card: ModelCard, demand: Demand, device: Device) -> VideoShape | None:
     """Return the largest clip of the card that fits: of the same size if one does, else of the next smaller ones."""
     rules = card.shape
     native = sorted({(size.width, size.height) for size in rules.sizes}, key=lambda size: -size[0] * size[1])

@@ -70,11 +70,13 @@ class JobResult:
         stage_s: Seconds per stage.
         peak_memory_bytes: Highest memory of the device (or of the process, on a CPU).
         facts: Versions, device and dtype, as the family reports them.
+        warnings: What happened on the way that whoever asked should know, a sentence each.
     """
 
     stage_s: Mapping[str, float]
     peak_memory_bytes: int
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

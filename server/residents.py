@@ -12,11 +12,12 @@ from typing import Any
 from pipelines import registry
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
-from pipelines.fitting import fit
+from pipelines.errors import OutOfMemory
+from pipelines.fitting import fit, largest_that_fits, lower, rungs
 from pipelines.loading import Note, listening
 from pipelines.needs import Demand, Held, held, typical_request
 from pipelines.plan import Device, MemoryPlan
-from pipelines.types import DType, GenerationRequest
+from pipelines.types import DType, GenerationRequest, Stage
 from server.devices import find_devices
 from server.loaded import LoadedModel
 from server.settings import Settings
@@ -73,6 +74,8 @@ class Residents:
         self._busy: str | None = None
         self._attention: dict[DType, str] = {}
         self._probed: Device | None = None
+        # What has proven to need more than was predicted is made by these plans from then on.
+        self._lowered: dict[tuple[str, Demand], MemoryPlan] = {}
 
     def names(self) -> frozenset[str]:
         """Return the ids of the cards whose models are loaded."""
@@ -131,6 +134,35 @@ class Residents:
         self._models = {**others, card.id: loaded}
         return loaded
 
+    def descend(self, card_id: str, request: GenerationRequest, stage: Stage) -> str:
+        """Give all models up after memory ran out in a stage, and make such clips by the next lower plan from now on.
+
+        Whatever the error holds of the device must be free before this is called.
+
+        Returns:
+            What was changed, as a sentence.
+
+        Raises:
+            OutOfMemory: There is no lower plan; the message says what was tried, and what should need less.
+        """
+        card = self._models[card_id].card if card_id in self._models else self._source.find(card_id)
+        self.clear()
+        demand, device = Demand.of(request), self._device()
+        plan = self._plan(card, request)
+        # Mux takes the frames from the decoder as they are made.
+        stage = Stage.DECODE if stage is Stage.MUX else stage
+        following = lower(rungs(card, demand, device), plan, stage, device)
+        if following is None:
+            raise OutOfMemory(self._at_the_bottom(card, demand, plan, stage))
+        self._lowered[card.id, demand] = following
+        _log.warning(
+            "plan_lowered card=%s stage=%s from=%r to=%r", card.id, stage, plan.describe(), following.describe()
+        )
+        return (
+            f"the device's memory ran out in {stage} with {plan.describe()}; made again from there with "
+            f"{following.describe()}"
+        )
+
     def preload(self, name: str) -> None:
         """Load a model for its usual clip before anybody asks for it. Raises as ``bring`` does."""
         card = self._source.find(name)
@@ -179,8 +211,23 @@ class Residents:
 
     def _plan(self, card: ModelCard, request: GenerationRequest) -> MemoryPlan:
         demand = Demand.of(request)
-        plan = fit(card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures)
+        plan = self._lowered.get((card.id, demand))
+        if plan is None:
+            plan = fit(card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures)
         return replace(plan, attention=self._kernel(plan)) if self._name.startswith("cuda") else plan
+
+    def _at_the_bottom(self, card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> str:
+        """Return a sentence on a plan that ran out of memory and below which there is none."""
+        peak = plan.peak_bytes.get(stage, plan.peak)
+        said = (
+            f"{card.id} ran out of memory in {stage} at {demand.shape.size} with {demand.shape.frames} frames, though "
+            f"{plan.describe()} should need {peak / 2**30:.1f} GiB of {self._name}, and nothing needs less."
+        )
+        # The device has less than it said: what would fit has to need less than this did.
+        would = largest_that_fits(card, demand, replace(self._device(), memory_bytes=plan.peak - 1))
+        if would is None:
+            return said
+        return f"{said} {would.size} with {would.frames} frames ({would.seconds:.1f} s) should fit."
 
     def _kernel(self, plan: MemoryPlan) -> str:
         if plan.dtype not in self._attention:

@@ -86,7 +86,7 @@ class Video(BaseModel):
             fps=request.delivery.fps,
             num_frames=request.delivery.frames,
             native_size=request.shape.size,
-            warnings=job.warnings,
+            warnings=(*job.warnings, *(job.result.warnings if job.result else ())),
             stage=running and running.stage,
             step=running and running.step,
             total_steps=running and running.total,

@@ -186,18 +186,43 @@ class Worker:
                 self._gate.ran_full()
 
     def _attempt(self, job: Job, lease: Lease) -> JobResult | JobError | None:
-        """Return how the job ended, or None if it is to be made by somebody else."""
+        """Return how the job ended, or None if it is to be made by somebody else.
+
+        Memory that runs out is no end while there is a plan that needs less of it: the job goes on by that one from
+        what is kept.
+        """
+        warnings: list[str] = []
+        while True:
+            reached = [Stage.LOAD]
+            try:
+                outcome = self._once(job, lease, reached)
+            except (OutOfMemory, MemoryError) as error:
+                _log.warning("memory_ran_out id=%s stage=%s reason=%s", job.id, reached[0], error)
+            else:
+                return replace(outcome, warnings=tuple(warnings)) if isinstance(outcome, JobResult) else outcome
+            # Out of the block, where the error no longer holds what its stages had on the device.
+            try:
+                warnings.append(self._models.descend(job.card, job.request, reached[0]))
+            except PipelineError as error:
+                return JobError(error.code, error.message)
+
+    def _once(self, job: Job, lease: Lease, reached: list[Stage]) -> JobResult | JobError | None:
+        """Return how one attempt ended, as ``_attempt`` does.
+
+        Raises:
+            OutOfMemory, MemoryError: It ran out of memory; ``reached`` holds the stage.
+        """
         try:
-            return self._make(job, lease)
+            return self._make(job, lease, reached)
         except Cancelled:
             if lease.ending is Ending.LOST or (lease.ending is None and self._drain.begun()):
                 return None
             return CANCELLED
         except (OutOfMemory, MemoryError) as error:
-            if not isinstance(error, DoesNotFit):
-                self._models.clear()
-            message = str(error) or "The machine ran out of memory."
-            return JobError(OutOfMemory.code, message)
+            if isinstance(error, DoesNotFit) or job.request.parts:
+                # There is no plan with less: nothing fits, or nothing is planned.
+                return JobError(OutOfMemory.code, str(error) or "The machine ran out of memory.")
+            raise
         except PipelineError as error:
             return JobError(error.code, error.message)
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever went wrong, the next job must run
@@ -215,8 +240,9 @@ class Worker:
         what = type(error).__name__
         return JobError(PipelineError.code, f"Making the video failed unexpectedly ({what}); the log says more.")
 
-    def _make(self, job: Job, lease: Lease) -> JobResult:
-        return self._join(job, lease) if job.request.parts else self._generate(job, lease)
+    def _make(self, job: Job, lease: Lease, reached: list[Stage]) -> JobResult:
+        """Make the video; ``reached`` holds the stage that it is in."""
+        return self._join(job, lease) if job.request.parts else self._generate(job, lease, reached)
 
     def _join(self, job: Job, lease: Lease) -> JobResult:
         """Make a video of others. It needs neither a model nor the device."""
@@ -235,13 +261,14 @@ class Worker:
         stage_s = meter.finish(time.monotonic())
         return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, _own_peak())
 
-    def _generate(self, job: Job, lease: Lease) -> JobResult:
+    def _generate(self, job: Job, lease: Lease, reached: list[Stage]) -> JobResult:
         loads = self._models.loads(job.card, job.request)
         meter = Meter(self._expected_s(job, loads=loads), loads=loads)
         previews = Previews(self._assets, job.id, job.request.shape.fps, wanted=lambda: lease.ending is None)
         checkpoints = self._checkpoints(job)
 
         def report(progress: Progress) -> None:
+            reached[0] = progress.stage
             if self._drain.begun():
                 checkpoints.hurry()
             lease.note(replace(meter.update(progress, time.monotonic()), preview=previews.count))
