@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from server.disk import sync_folder, written_whole
+from server.disk import PARTIAL, sync_folder, written_whole
 from server.jobs import JOB_ID, JobId
 
 _INPUTS, _WORK = _UNFINISHED = ("inputs", "work")
@@ -143,7 +143,10 @@ class AssetStore:
 
     def discard_work(self, job_id: JobId) -> None:
         """Remove what attempts at the job have left behind, also those that died."""
-        shutil.rmtree(self._folder(job_id) / _WORK, ignore_errors=True)
+        folder = self._folder(job_id)
+        shutil.rmtree(folder / _WORK, ignore_errors=True)
+        for partial in folder.glob(PARTIAL):
+            partial.unlink(missing_ok=True)
 
     def unfinished(self, before: float) -> tuple[JobId, ...]:
         """Return the jobs with uploads or work in progress, none of it touched since the Unix time ``before``."""

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+PARTIAL = ".*.partial"
+"""What files match in their folder that are not whole yet, or never will be."""
+
 
 @contextmanager
 def written_whole(path: Path) -> Generator[BinaryIO]:
     """Yield a file that appears at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

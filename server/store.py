@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from sqlalchemy import (
@@ -28,13 +27,13 @@ from sqlalchemy import (
 
 from server import database, intake, outbox
 from server.jobs import Attempt, Job, JobError, JobId, JobProgress, JobResult, JobStatus, Owner, Waiting, WorkerId
-from server.loaded import LoadedModel
 from server.outbox import EventType
 from server.quota import Quota
 from server.selection import NO_FILTER, Change, Filter, due
 from server.tables import job as jobs
 from server.tables import job_from
 from server.tables import worker as workers_table
+from server.workers import WorkerInfo
 
 CANCELLED = JobError("cancelled", "The video was cancelled.")
 WORKER_LOST = JobError("worker_lost", "The process that made the video ended without a word, every time it was tried.")
@@ -60,21 +59,6 @@ class Renewal(NamedTuple):
 
     owned: bool
     cancel_requested: bool
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """A worker's sign of life: the card it used last and the job it is at, if any, and why it takes none, if so."""
-
-    id: WorkerId
-    device: str
-    pid: int
-    card: str | None
-    job: JobId | None
-    seen_at: float
-    paused: str | None = None
-    models: tuple[LoadedModel, ...] | None = None
-    """The models that it has loaded, the one that it used last first."""
 
 
 class JobStore:
@@ -289,6 +273,12 @@ class JobStore:
         with self._notes.begin() as db:
             db.execute(delete(workers_table).where(workers_table.c.id == worker))
         return self._free(jobs.c.worker == worker, max_attempts)
+
+    def has_made_any(self, worker: WorkerId) -> bool:
+        """Return whether the worker has completed a job."""
+        made = select(jobs.c.id).where(jobs.c.worker == worker, jobs.c.status == JobStatus.COMPLETED).limit(1)
+        with self._reads.connect() as db:
+            return db.execute(made).one_or_none() is not None
 
     def deleted(self) -> tuple[JobId, ...]:
         """Return the jobs that have been deleted and that no worker holds."""

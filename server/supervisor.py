@@ -31,7 +31,7 @@ PRUNE_S = 20.0
 CLEAN_S = 3600.0
 # Longer than any upload or worker takes between its first file and its next sign of life.
 STRAY_S, DEAD_WORKER_S = 3600.0, 86_400.0
-# A worker that stays up for so long was not started in vain.
+# A worker that stays up for so long, or has made a video, was not started in vain.
 PROVEN_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 # Drained workers get so much more than their drain time before they are killed.
@@ -158,7 +158,7 @@ class Crew:
             return
         slot.process = None
         now = self._now()
-        if now - slot.started_at >= PROVEN_S:
+        if now - slot.started_at >= PROVEN_S or self._store.has_made_any(slot.worker):
             slot.failures = 0
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**slot.failures)
         slot.failures += 1

@@ -30,8 +30,9 @@ from server.residents import Residents
 from server.scheduler import choose
 from server.settings import Settings
 from server.space import Gate, ran_out
-from server.store import CANCELLED, JobStore, WorkerInfo
+from server.store import CANCELLED, JobStore
 from server.timings import TimingStore, expected_s
+from server.workers import WorkerInfo
 
 _log = logging.getLogger(__name__)
 

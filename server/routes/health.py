@@ -10,7 +10,7 @@ from server.deps import ServicesDep
 from server.errors import NotReady
 from server.schemas import Health, Ready, Worker, WorkerModel
 from server.space import pause_reason
-from server.store import WorkerInfo
+from server.workers import WorkerInfo
 
 router = APIRouter(tags=["operations"])
 

@@ -20,7 +20,8 @@ from pipelines.types import Stage
 from server.assets import AssetMissing, AssetStore, Variant
 from server.jobs import Job, JobId, JobStatus
 from server.settings import Settings
-from server.store import JobNotFound, JobStore, WorkerInfo
+from server.store import JobNotFound, JobStore
+from server.workers import WorkerInfo
 
 PATIENCE_S = 240
 WORD = {"prompt": "a red ball on a green field", "seed": 3, "seconds": "2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,11 +82,24 @@ def test_attempts_do_not_share_a_folder(assets: AssetStore) -> None:
     assert not mine.exists()
 
 
-def test_discarding_removes_what_a_dead_attempt_left(assets: AssetStore, source: Path, tmp_path: Path) -> None:
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_discarding_removes_what_a_dead_attempt_left(
+    assets: AssetStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt = assets.work_dir(ONE)
     folder = attempt.__enter__()
     (folder / "half.mp4").write_bytes(b"half")
     assets.put(ONE, Variant.VIDEO, source)
+    # What a process that is killed while it writes leaves behind.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            assets.put(ONE, Variant.THUMBNAIL, source)
+    assert len(everything(assets.path(ONE, Variant.VIDEO).parent)) > 1
     assets.discard_work(ONE)
     assert everything(assets.path(ONE, Variant.VIDEO).parent) == {"video.mp4"}
     attempt.__exit__(None, None, None)

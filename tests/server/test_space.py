@@ -20,8 +20,9 @@ from server.assets import AssetStore, Variant
 from server.jobs import JobId, JobStatus, WorkerId
 from server.settings import Settings
 from server.space import FULL_PAUSE_S, GB, RAN_FULL, Gate, pause_reason, ran_out, shortage
-from server.store import JobStore, WorkerInfo
+from server.store import JobStore
 from server.worker import Drain, Place, Worker
+from server.workers import WorkerInfo
 from tests.conftest import fake_models
 
 if TYPE_CHECKING:

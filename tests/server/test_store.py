@@ -28,8 +28,9 @@ from server.jobs import (
 )
 from server.scheduler import choose
 from server.settings import Settings
-from server.store import JobNotFound, JobStore, Renewal, WorkerInfo
+from server.store import JobNotFound, JobStore, Renewal
 from server.tables import metadata
+from server.workers import WorkerInfo
 
 if TYPE_CHECKING:
     from tests.conftest import Clock

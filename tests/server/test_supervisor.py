@@ -13,10 +13,11 @@ import pytest
 
 from server import supervisor
 from server.assets import AssetStore, Variant
-from server.jobs import JobId, JobStatus, WorkerId, new_job_id
+from server.jobs import JobId, JobResult, JobStatus, WorkerId, new_job_id
 from server.settings import Settings, WorkerOrder
-from server.store import JobStore, WorkerInfo
+from server.store import JobStore
 from server.supervisor import DEAD_WORKER_S, KILL_AFTER_S, LONGEST_PAUSE_S, PROVEN_S, STRAY_S, Crew, Supervisor
+from server.workers import WorkerInfo
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -107,6 +108,16 @@ def test_a_worker_that_keeps_dying_comes_back_ever_more_slowly(
     assert seen[:4] == [0.5, 1.0, 2.0, 4.0]
     assert seen == sorted(seen)
     assert seen[-1] == LONGEST_PAUSE_S
+
+
+def test_a_worker_that_has_made_a_video_was_not_started_in_vain(
+    crew: Crew, processes: list[FakeProcess], clock: Clock, store: JobStore, add_job: AddJob
+) -> None:
+    crew.tick()
+    pauses(crew, processes, clock, 5)
+    store.claim(made := add_job(), processes[-1].worker, 30)
+    store.finish(made, processes[-1].worker, JobResult({}, 1))
+    assert pauses(crew, processes, clock, 2) == [0.5, 1.0]
 
 
 def test_a_worker_that_stayed_up_comes_back_quickly(crew: Crew, processes: list[FakeProcess], clock: Clock) -> None:

@@ -19,7 +19,8 @@ from server.cli.main import main
 from server.jobs import JobError, JobId, JobResult, WorkerId
 from server.loaded import LoadedModel
 from server.settings import Settings
-from server.store import JobStore, WorkerInfo
+from server.store import JobStore
+from server.workers import WorkerInfo
 
 WORKER = WorkerId("stand-in")
 MP4 = b"\0\0\0\x18ftypmp42 not really a film"

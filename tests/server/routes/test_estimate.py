@@ -14,7 +14,7 @@ from pipelines.plan import Device, numbers_of
 from pipelines.types import Stage
 from server.deps import Services
 from server.jobs import JobId
-from server.store import WorkerInfo
+from server.workers import WorkerInfo
 from tests.server.routes.conftest import ANN, PROMPT, files_in, picture, refused
 
 ESTIMATE = "/v1/videos/estimate"

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from server.loaded import LoadedModel
-from server.store import JobStore, WorkerInfo
+from server.store import JobStore
+from server.workers import WorkerInfo
 from tests.server.routes.conftest import ANN, Hand, refused
 
 

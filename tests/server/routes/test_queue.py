@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from pipelines.types import Stage
 from server.deps import Services
 from server.jobs import JobId, JobProgress, Owner, new_job_id
-from server.store import WorkerInfo
+from server.workers import WorkerInfo
 from tests.server.routes.conftest import ANN, PROMPT, Hand, refused
 
 Create = Callable[..., str]

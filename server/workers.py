@@ -1,0 +1,26 @@
+"""What a worker says of itself, now and then. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.jobs import JobId, WorkerId
+from server.loaded import LoadedModel
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker's sign of life: the card it used last and the job it is at, if any, and why it takes none, if so.
+
+    Attributes:
+        models: Those that it has loaded, the one that it used last first.
+    """
+
+    id: WorkerId
+    device: str
+    pid: int
+    card: str | None
+    job: JobId | None
+    seen_at: float
+    paused: str | None = None
+    models: tuple[LoadedModel, ...] | None = None
