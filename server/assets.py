@@ -46,6 +46,13 @@ class AssetMissing(Exception):
         self.job_id = job_id
 
 
+class AssetDamaged(Exception):
+    """The job's file is not what was stored."""
+
+    def __init__(self, job_id: JobId, name: str, size: int, stored: int) -> None:
+        super().__init__(f"{name} of {job_id} has {size} bytes of {stored}")
+
+
 class AssetStore:
     """One folder per job. A file is there whole or not at all, also after a loss of power."""
 
@@ -58,15 +65,18 @@ class AssetStore:
         with source.open("rb") as content, written_whole(folder / variant.filename) as target:
             shutil.copyfileobj(content, target, 1 << 20)
 
-    def path(self, job_id: JobId, variant: Variant) -> Path:
-        """Return the finished file.
+    def path(self, job_id: JobId, variant: Variant, stored: int | None = None) -> Path:
+        """Return the finished file, of which ``stored`` bytes were stored if that is known.
 
         Raises:
             AssetMissing: It does not exist (yet, or any more).
+            AssetDamaged: It does not have as many.
         """
         path = self._folder(job_id) / variant.filename
         if not path.is_file():
             raise AssetMissing(job_id, variant)
+        if stored is not None and path.stat().st_size != stored:
+            raise AssetDamaged(job_id, variant, path.stat().st_size, stored)
         return path
 
     def put_preview(self, job_id: JobId, picture: bytes) -> None:

@@ -24,13 +24,13 @@ from pipelines.errors import (
     UnsupportedShape,
     WeightsMissing,
 )
-from server.assets import AssetMissing
+from server.assets import AssetDamaged, AssetMissing
 from server.batches import BatchNotFound
 from server.files import FileNotFound, FilesFull
 from server.intake import QueueFull
 from server.quota import QuotaExceeded
 from server.slots import Busy
-from server.space import ran_out
+from server.space import Trouble, trouble_of
 from server.store import JobNotFound
 
 if TYPE_CHECKING:
@@ -141,6 +141,20 @@ class DiskFull(ApiError):
     code = "insufficient_storage"
 
 
+class StorageUnavailable(ApiError):
+    """The disk or the database takes or gives nothing at this moment. Nothing has been kept."""
+
+    status = 503
+    code = "storage_unavailable"
+
+
+class ContentDamaged(ApiError):
+    """A file is not what was stored: it is never sent as if it were."""
+
+    status = 500
+    code = "content_damaged"
+
+
 class ServerBusy(ApiError):
     """The server could, but has too much to do at this moment."""
 
@@ -195,6 +209,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PipelineError, _pipeline_error)
     app.add_exception_handler(JobNotFound, _job_not_found)
     app.add_exception_handler(AssetMissing, _asset_missing)
+    app.add_exception_handler(AssetDamaged, _asset_damaged)
     app.add_exception_handler(QueueFull, _queue_full)
     app.add_exception_handler(QuotaExceeded, _quota_exceeded)
     app.add_exception_handler(Busy, _busy)
@@ -204,8 +219,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(ClientDisconnect, _client_disconnect)
-    app.add_exception_handler(OSError, _unless_full)
-    app.add_exception_handler(SQLAlchemyError, _unless_full)
+    app.add_exception_handler(OSError, _storage_error)
+    app.add_exception_handler(SQLAlchemyError, _storage_error)
 
 
 def from_validation(details: ErrorDetails, descriptions: Mapping[str, str]) -> InvalidRequest:
@@ -270,6 +285,12 @@ def _job_not_found(_: Request, error: Exception) -> JSONResponse:
 def _asset_missing(_: Request, error: Exception) -> JSONResponse:
     del error
     return answer(NotFound("This video has no such file (any more).", code="content_not_found"))
+
+
+def _asset_damaged(_: Request, error: Exception) -> JSONResponse:
+    _log.error("asset_damaged reason=%s", error)
+    message = "This video's file has been damaged on the server's disk. Make it again: its seed gives the same clip."
+    return answer(ContentDamaged(message, headers=NO_RETRY))
 
 
 def _queue_full(_: Request, error: Exception) -> JSONResponse:
@@ -339,11 +360,14 @@ def _allowed(request: Request) -> list[str]:
     return [method for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if takes(method)]
 
 
-def _unless_full(_: Request, error: Exception) -> JSONResponse:
-    if not ran_out(error):
+def _storage_error(_: Request, error: Exception) -> JSONResponse:
+    trouble = trouble_of(error)
+    if trouble is None:
         raise error
-    message = "The server's disk is full; nothing of this request has been kept. Delete videos, or ask its operator."
-    return answer(DiskFull(message, headers=NO_RETRY))
+    _log.error("storage_in_trouble trouble=%s reason=%s", trouble, error)
+    if trouble is Trouble.FULL:
+        return answer(DiskFull(trouble.refused, headers=NO_RETRY))
+    return answer(StorageUnavailable(trouble.refused, headers={"retry-after": "5"}))
 
 
 def _client_disconnect(_: Request, error: Exception) -> JSONResponse:

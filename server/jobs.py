@@ -71,12 +71,14 @@ class JobResult:
         peak_memory_bytes: Highest memory of the device (or of the process, on a CPU).
         facts: Versions, device and dtype, as the family reports them.
         warnings: What happened on the way that whoever asked should know, a sentence each.
+        sizes: Bytes of each stored file, by the name of its variant.
     """
 
     stage_s: Mapping[str, float]
     peak_memory_bytes: int
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ class Job:
         """When the files of the finished video go, or went; None if they stay."""
         is_kept = self.starred and self.purged_at is None
         return None if self.status is not JobStatus.COMPLETED or is_kept else self.expires_at
+
+    def stored(self, variant: str) -> int | None:
+        """Return how many bytes of a file were stored; None if nobody knows."""
+        return self.result.sizes.get(variant) if self.result else None
 
     def is_expired(self, now: float) -> bool:
         """Tell whether the finished video's files are gone, or about to."""

@@ -112,4 +112,6 @@ def _request(parts: Sequence[Part], origins: Sequence[Job]) -> GenerationRequest
 
 def _keep(parts: Sequence[Part], origins: Sequence[Job], job_id: JobId, services: Services) -> None:
     for part, origin in zip(parts, origins, strict=True):
-        services.assets.link_input(job_id, part.path.name, services.assets.path(origin.id, Variant.VIDEO))
+        services.assets.link_input(
+            job_id, part.path.name, services.assets.path(origin.id, Variant.VIDEO, origin.stored(Variant.VIDEO))
+        )

@@ -86,7 +86,9 @@ def keep(origin: Job | BinaryIO, use: SourceUse, job_id: JobId, services: Servic
         InvalidRequest: The file is not a sound video within the limits.
     """
     if isinstance(origin, Job):
-        path = services.assets.link_input(job_id, _NAME, services.assets.path(origin.id, Variant.VIDEO))
+        path = services.assets.link_input(
+            job_id, _NAME, services.assets.path(origin.id, Variant.VIDEO, origin.stored(Variant.VIDEO))
+        )
         clip = SourceClip(path, origin.request.delivery, use, origin.request.prompt)
         return Source(clip, origin.id, origin.model, origin.origin.extensions if origin.origin else 0)
     path = services.assets.save_input(job_id, _NAME, chunks(origin))

@@ -29,7 +29,7 @@ from server.progress import Meter
 from server.residents import Residents
 from server.scheduler import choose
 from server.settings import Settings
-from server.space import Gate, ran_out
+from server.space import Gate, trouble_of
 from server.store import CANCELLED, JobStore
 from server.timings import TimingStore, expected_s
 from server.workers import WorkerInfo
@@ -104,10 +104,8 @@ class Worker:
             try:
                 wait_s = 0.0 if self.run_one() else POLL_S
                 self._models.expire()
-            except SQLAlchemyError as error:
-                if not ran_out(error):
-                    raise
-                self._gate.ran_full()
+            except (SQLAlchemyError, OSError) as error:
+                self._bear(error)
                 wait_s = RECORD_AGAIN_S
         self._models.clear()
 
@@ -126,6 +124,14 @@ class Worker:
                 self._models.rest()
             self._job = None
         return True
+
+    def _bear(self, error: Exception) -> None:
+        """Pause if the storage is in trouble, which passes; else raise the error."""
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise error
+        _log.warning("storage_in_trouble trouble=%s reason=%s", trouble, error)
+        self._gate.struck(trouble)
 
     def info(self) -> WorkerInfo:
         """Return what there is to announce. Any thread may ask."""
@@ -177,14 +183,14 @@ class Worker:
         return owned
 
     def _patiently(self, write: Callable[[], bool]) -> bool:
-        """Write to the database, however long it takes until the disk has room for that."""
+        """Write to the database, however long it takes until that takes it."""
         while True:
             try:
                 return write()
             except SQLAlchemyError as error:
-                if not ran_out(error) or self._drain.begun(RECORD_AGAIN_S):
+                self._bear(error)
+                if self._drain.begun(RECORD_AGAIN_S):
                     raise
-                self._gate.ran_full()
 
     def _attempt(self, job: Job, lease: Lease) -> JobResult | JobError | None:
         """Return how the job ended, or None if it is to be made by somebody else.
@@ -230,10 +236,11 @@ class Worker:
             return self._unexpected(job, error)
 
     def _unexpected(self, job: Job, error: Exception) -> JobError | None:
-        if ran_out(error):
-            # Not the job's fault: it waits until there is space.
-            _log.warning("job_postponed id=%s reason=%s", job.id, error)
-            self._gate.ran_full()
+        trouble = trouble_of(error)
+        if trouble is not None:
+            # Not the job's fault: it waits until that is over.
+            _log.warning("job_postponed id=%s trouble=%s reason=%s", job.id, trouble, error)
+            self._gate.struck(trouble)
             return None
         _log.error("job_crashed id=%s", job.id, exc_info=error)
         # Nobody knows what state the device is in.
@@ -258,9 +265,8 @@ class Worker:
             embedded = joining.provenance(job.request) if self._settings.embed_metadata else None
             video = folder / Variant.VIDEO.filename
             joining.join(job.request, video, metadata=embedded, report=report)
-            self._publish(job, folder, lease)
-        stage_s = meter.finish(time.monotonic())
-        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, _own_peak())
+            sizes = self._publish(job, folder, lease)
+        return JobResult(_rounded(meter.finish(time.monotonic())), _own_peak(), sizes=sizes)
 
     def _generate(self, job: Job, lease: Lease, reached: list[Stage]) -> JobResult:
         loads = self._models.loads(job.card, job.request)
@@ -289,13 +295,13 @@ class Worker:
             clip = engine.generate(pipeline, job.request, report, previews.show, checkpoints)
             clip = replace(clip, facts={**clip.facts, **facts_of(model.plan)})
             self._save(job, clip, folder, card, report)
-            self._publish(job, folder, lease)
+            sizes = self._publish(job, folder, lease)
         stage_s = meter.finish(time.monotonic())
         peak = _peak(pipeline)
         if not checkpoints.resumed:
             # Half of the work says nothing of the whole.
             self._learn(job, stage_s, peak)
-        return JobResult({stage.value: round(s, 3) for stage, s in stage_s.items()}, peak, dict(clip.facts))
+        return JobResult(_rounded(stage_s), peak, dict(clip.facts), sizes=sizes)
 
     def _checkpoints(self, job: Job) -> Checkpoints:
         return Checkpoints(self._assets.checkpoints(job.id), job.card, interval_s=self._settings.checkpoint_s)
@@ -323,15 +329,17 @@ class Worker:
         video = folder / Variant.VIDEO.filename
         media.write_clip(clip, job.request, video, metadata=embedded, report=report)
 
-    def _publish(self, job: Job, folder: Path, lease: Lease) -> None:
-        """Make every variant of the clip in ``folder``, and store them."""
+    def _publish(self, job: Job, folder: Path, lease: Lease) -> Mapping[str, int]:
+        """Make every variant of the clip in ``folder``, store them, and return how many bytes each has."""
         video = folder / Variant.VIDEO.filename
         media.thumbnail(video, folder / Variant.THUMBNAIL.filename)
         media.spritesheet(video, folder / Variant.SPRITESHEET.filename)
         # A worker that has lost the job must not write over the files of the one that has it now.
         lease.confirm()
+        sizes = {variant.value: (folder / variant.filename).stat().st_size for variant in Variant}
         for variant in Variant:
             self._assets.put(job.id, variant, folder / variant.filename)
+        return sizes
 
     def _preload(self, name: str) -> None:
         try:
@@ -350,6 +358,10 @@ def _peak(pipeline: VideoPipeline[Any, Any]) -> int:
     """Return the highest memory so far: the device's if it has its own, else the process's."""
     of_device = pipeline.peak_memory_bytes
     return _own_peak() if of_device is None else of_device
+
+
+def _rounded(stage_s: Mapping[Stage, float]) -> Mapping[str, float]:
+    return {stage.value: round(seconds, 3) for stage, seconds in stage_s.items()}
 
 
 def _own_peak() -> int:

@@ -120,4 +120,4 @@ def download_content(
         raise ContentUnavailable(f"This video is {job.status}; wait until its status is 'completed'.")
     if job.is_expired(services.now()):
         raise ContentExpired
-    return Download.of(services.assets.path(video_id, variant), variant, video_id, request.headers)
+    return Download.of(services.assets.path(video_id, variant, job.stored(variant)), variant, video_id, request.headers)

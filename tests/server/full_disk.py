@@ -112,7 +112,7 @@ def while_muxing(
     ballast.leave(MB // 2)
     job = make()
     check((job.status, job.attempts, job.error) == (JobStatus.QUEUED, 0, None), job)
-    check("ran full" in (worker._gate.reason() or ""), worker.info())
+    check("disk is full" in (worker._gate.reason() or ""), worker.info())
     check(not worker.run_one(), "the queue is paused")
     check(worker.info().paused, "and says why")
     ballast.drop()
@@ -137,11 +137,11 @@ def while_recording(
             ballast.leave(0)
         return finish(*arguments, **options)  # pyright: ignore[reportArgumentType]
 
-    def make_room() -> None:
+    def make_room(_: object) -> None:
         asked.append(None)
         ballast.drop()
 
-    worker._store.finish, worker._gate.ran_full = fill_up, make_room
+    worker._store.finish, worker._gate.struck = fill_up, make_room
     # A write-ahead log that starts anew has to be written from its beginning, which needs no room: make it grow.
     with worker._store.engine.connect() as db:
         db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from pipelines import media
 from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.jobs import JobId, JobStatus, WorkerId
 from server.settings import Settings
-from server.space import FULL_PAUSE_S, GB, RAN_FULL, Gate, pause_reason, ran_out, shortage
+from server.space import FULL_PAUSE_S, GB, Gate, Trouble, pause_reason, shortage, trouble_of
 from server.store import JobStore
 from server.worker import Drain, Place, Worker
 from server.workers import WorkerInfo
@@ -68,21 +68,27 @@ def worker(settings: Settings, store: JobStore, pipeline: FakePipeline, clock: C
 
 
 @pytest.mark.parametrize(
-    ("error", "is_full"),
+    ("error", "trouble"),
     [
-        (OSError(errno.ENOSPC, "x"), True),
-        (OSError(errno.EDQUOT, "x"), True),
-        (OSError(errno.EACCES, "x"), False),
-        (DISK_FULL, True),
-        (OperationalError("INSERT", {}, Exception("database is locked")), False),
-        (ValueError("disk is full"), False),
+        (OSError(errno.ENOSPC, "x"), Trouble.FULL),
+        (OSError(errno.EDQUOT, "x"), Trouble.FULL),
+        (OSError(errno.EROFS, "x"), Trouble.READ_ONLY),
+        (OSError(errno.EIO, "x"), Trouble.BROKEN),
+        (OSError(errno.ENOENT, "x"), None),
+        (DISK_FULL, Trouble.FULL),
+        (OperationalError("INSERT", {}, Exception("database is locked")), Trouble.LOCKED),
+        (OperationalError("INSERT", {}, Exception("attempt to write a readonly database")), Trouble.READ_ONLY),
+        (DatabaseError("SELECT", {}, Exception("database disk image is malformed")), Trouble.BROKEN),
+        (OperationalError("SELECT", {}, Exception("x"), connection_invalidated=True), Trouble.UNREACHABLE),
+        (OperationalError("SELECT", {}, Exception("no such table: job")), None),
+        (ValueError("disk is full"), None),
     ],
 )
-def test_running_out_is_recognised(error: Exception, is_full: bool) -> None:
-    assert ran_out(error) is is_full
+def test_trouble_is_recognised(error: Exception, trouble: Trouble | None) -> None:
+    assert trouble_of(error) is trouble
     wrapped = RuntimeError("could not save")
     wrapped.__cause__ = error
-    assert ran_out(wrapped) is is_full
+    assert trouble_of(wrapped) is trouble
 
 
 def test_there_is_a_shortage_below_the_mark_only(disk: Disk, settings: Settings) -> None:
@@ -148,9 +154,9 @@ def test_a_video_that_does_not_fit_waits(
             worker.run_one()
             clock.advance(FULL_PAUSE_S)
             assert (store.get(job_id).status, store.get(job_id).attempts) == (JobStatus.QUEUED, 0)
-    worker._gate.ran_full()
+    worker._gate.struck(Trouble.FULL)
     assert worker.run_one() is False
-    assert worker.info().paused == RAN_FULL
+    assert worker.info().paused == Trouble.FULL.paused
     assert assets.sizes().get(job_id, 0) == 0
     clock.advance(FULL_PAUSE_S)
     assert worker.run_one() is True
@@ -189,7 +195,7 @@ def test_a_worker_outlives_a_full_database(
         return claim(*arguments)
 
     monkeypatch.setattr(store, "claim", once_there_is_room)
-    monkeypatch.setattr(worker._gate, "ran_full", lambda: None)
+    monkeypatch.setattr(worker._gate, "struck", lambda _: None)
     job_id = add_job()
     worker.run()
     assert store.get(job_id).status is JobStatus.COMPLETED
@@ -229,7 +235,7 @@ def test_everybody_is_told_why_and_videos_are_still_accepted(
     if who == "server":
         disk.free = 0.1 * GB
     else:
-        announce(store, RAN_FULL)
+        announce(store, Trouble.FULL.paused)
     ready = client.get("/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "paused")
     assert "The queue is paused" in ready.json()["reason"]
@@ -260,7 +266,7 @@ def test_what_does_not_fit_is_refused_and_not_kept(
 
 def test_other_faults_are_still_faults(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EIO, "broken disk at /secret")
+        raise OSError(errno.ENOENT, "nothing at /secret")
 
     services: Any = client.app.state.services  # pyright: ignore
     monkeypatch.setattr(services.store, "get", fail)
