@@ -25,19 +25,20 @@ export function useKey(secret) {
   if (secret) locked.value = false;
 }
 
-/** @param {Record<string, string>} [more] */
-const headers = (more) => ({ ...more, ...(key.value ? { authorization: `Bearer ${key.value}` } : {}) });
+/** @param {object} [more] @param {string} [secret] */
+const headers = (more, secret = key.value) => ({ ...more, ...(secret ? { authorization: `Bearer ${secret}` } : {}) });
 
 /**
  * @param {string} path
  * @param {RequestInit} [init]
+ * @param {string} [secret] Another key than the one that is kept.
  * @returns {Promise<Response>} An answer that is a success.
  */
-export async function ask(path, init = {}) {
+export async function ask(path, init = {}, secret) {
   /** @type {Response} */
   let answer;
   try {
-    answer = await fetch(path, { ...init, headers: headers(/** @type {Record<string, string>} */ (init.headers)) });
+    answer = await fetch(path, { ...init, headers: headers(init.headers, secret) });
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') throw error;
     online.value = false;
@@ -50,8 +51,8 @@ export async function ask(path, init = {}) {
   throw new ApiError(told.message ?? `The server answered ${answer.status}.`, { ...told, status: answer.status });
 }
 
-/** @param {string} path @param {AbortSignal} [signal] @returns {Promise<any>} */
-export const get = async (path, signal) => (await ask(path, { signal })).json();
+/** @param {string} path @param {AbortSignal} [signal] @param {string} [secret] @returns {Promise<any>} */
+export const get = async (path, signal, secret) => (await ask(path, { signal }, secret)).json();
 
 /**
  * @param {string} path

@@ -1,5 +1,5 @@
 // The page as a whole: its head, the view that the address names, and what lies over it.
-import { locked, online, useKey } from './api.js';
+import { ApiError, get, locked, online, useKey } from './api.js';
 import { Compare } from './compare.js';
 import { Compose, usePaste } from './compose.js';
 import { Gallery } from './gallery.js';
@@ -39,14 +39,26 @@ function Head() {
 }
 
 function KeyDialog() {
-  const written = useSignal('');
+  const written = useSignal(''), refused = useSignal('');
+  const open = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const secret = written.value.trim();
+    try {
+      await get('/v1/models', undefined, secret);
+      useKey(secret);
+      start();
+    } catch (error) {
+      refused.value = error instanceof ApiError ? error.message : String(error);
+    }
+  };
   return html`
     <${Dialog} title="Key" kind="small" onClose=${() => {}}>
-      <form onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); useKey(written.value.trim()); start(); }}>
+      <form onSubmit=${open}>
         <h2>This server asks for a key</h2>
         <p>Make one where it runs with <code>homereel keys create</code>. It stays in this browser.</p>
         <label class="slot"><span>Key</span><input type="password" autocomplete="current-password" required placeholder="sk-homereel-…" value=${written.value}
           onInput=${typed((it) => { written.value = it; })} /></label>
+        ${refused.value && html`<p class="problem" role="alert">${refused.value}</p>`}
         <div class="row end"><button class="button primary">Open</button></div>
       </form>
     </${Dialog}>`;

@@ -6,13 +6,39 @@ import { html, useSignal, typed } from './lib.js';
 import { attempt, learn, modelsById, refresh, say } from './state.js';
 import { Field, Segments } from './ui.js';
 
-/** @param {{video: Video, onMade: (made: Video) => void}} props */
-export function Iterate({ video, onMade }) {
+/**
+ * @param {{video: Video, control: {current: Controls | null}, onMade: (made: Video) => void}} props
+ */
+function Trim({ video, control, onMade }) {
+  const from = useSignal(0), to = useSignal(video.num_frames);
+  const isWhole = from.value === 0 && to.value === video.num_frames;
+  const here = () => control.current?.frame() ?? 0;
+  const send = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const part = { id: video.id, start_frame: from.value, end_frame: to.value };
+    const made = await attempt(() => post('/v1/videos/join', { videos: [part] }));
+    if (!made) return;
+    learn(made);
+    void refresh();
+    onMade(made);
+  };
+  return html`
+    <form class="trim" aria-label="Trim" onSubmit=${send}>
+      <p class="note">Frames ${from.value + 1} to ${to.value}, ${((to.value - from.value) / video.fps).toFixed(2)} s. The rest stays in this video.</p>
+      <div class="grid-2">
+        <button type="button" class="button" onClick=${() => { from.value = Math.min(here(), to.value - 1); }}>Start here</button>
+        <button type="button" class="button" onClick=${() => { to.value = Math.max(here() + 1, from.value + 1); }}>End here</button>
+      </div>
+      <button class="button primary" disabled=${isWhole}>Trim</button>
+    </form>`;
+}
+
+/** @param {{video: Video, control: {current: Controls | null}, onMade: (made: Video) => void}} props */
+export function Iterate({ video, control, onMade }) {
   const able = modelsById.value.get(video.model)?.capabilities ?? [];
-  const kind = useSignal(/** @type {'remix' | 'extend'} */ (able.includes('edit') ? 'remix' : 'extend'));
+  const kind = useSignal(/** @type {'remix' | 'extend' | 'trim'} */ (able.includes('edit') ? 'remix' : able.includes('extend') ? 'extend' : 'trim'));
   const prompt = useSignal(video.prompt ?? ''), strength = useSignal(0), seconds = useSignal(Math.min(4, Math.floor(modelsById.value.get(video.model)?.max_seconds ?? 4)));
   const seed = useSignal(/** @type {'keep' | 'new'} */ ('keep')), isSending = useSignal(false);
-  if (!able.includes('edit') && !able.includes('extend')) return null;
   const isRemix = kind.value === 'remix';
   const send = async (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -28,11 +54,14 @@ export function Iterate({ video, onMade }) {
     say(isRemix ? 'The remix is on its way.' : 'What comes next is on its way.');
     onMade(made);
   };
-  return html`
-    <form class="iterate" aria-label="Make another from this" onSubmit=${send}>
-      <${Segments} label="Kind" value=${kind.value} onChange=${(/** @type {'remix' | 'extend'} */ it) => { kind.value = it; }} options=${[
+  const kinds = html`
+      <${Segments} label="Kind" value=${kind.value} onChange=${(/** @type {'remix' | 'extend' | 'trim'} */ it) => { kind.value = it; }} options=${[
         { value: 'remix', label: html`<${Icon} name="remix" size=${15} />Remix`, hint: 'The same clip, changed as the prompt says', disabled: !able.includes('edit') },
-        { value: 'extend', label: html`<${Icon} name="extend" size=${15} />Extend`, hint: 'Go on where it ends', disabled: !able.includes('extend') }]} />
+        { value: 'extend', label: html`<${Icon} name="extend" size=${15} />Extend`, hint: 'Go on where it ends', disabled: !able.includes('extend') },
+        { value: 'trim', label: 'Trim', hint: 'Only a part of it' }]} />`;
+  if (kind.value === 'trim') return html`<section class="iterate">${kinds}<${Trim} video=${video} control=${control} onMade=${onMade} /></section>`;
+  return html`
+    <form class="iterate" aria-label="Make another from this" onSubmit=${send}>${kinds}
       <textarea rows="3" aria-label=${isRemix ? 'What it should show instead' : 'What happens next'} value=${prompt.value}
         onInput=${typed((it) => { prompt.value = it; })}></textarea>
       ${isRemix && prompt.value !== video.prompt && html`<${TextDiff} before=${video.prompt ?? ''} after=${prompt.value} />`}

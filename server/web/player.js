@@ -42,6 +42,7 @@ export function Player({ video, full = false, control }) {
   const play = () => { media.current?.play().catch(() => { isPlaying.value = false; }); };
   /** @type {Controls} */
   const controls = {
+    frame: () => frame.value,
     toggle: () => {
       if (isPlaying.value) { media.current?.pause(); return; }
       if (media.current?.ended) seek(Math.ceil(PARTS[part.value][0] * last));

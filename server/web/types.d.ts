@@ -124,6 +124,7 @@ interface Cell { id: string; index: number; left: number; width: number }
 interface Row { top: number; height: number; cells: Cell[] }
 type Part = 'all' | 'first' | 'last';
 interface Controls {
+  frame(): number;
   toggle(): void;
   step(frames: number): void;
   loop(): void;

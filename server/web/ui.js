@@ -1,7 +1,7 @@
 // The small parts that every view uses.
 import { Icon } from './icons.js';
 import { html, useEffect, useRef } from './lib.js';
-import { hush, toasts } from './state.js';
+import { hush, say, toasts } from './state.js';
 
 /** @param {{icon: string, label: string, onClick: (event: MouseEvent) => void, pressed?: boolean, disabled?: boolean, kind?: string, id?: string}} props */
 export const IconButton = ({ icon, label, onClick, pressed, disabled, kind = '', id }) => html`
@@ -91,13 +91,19 @@ export const Progress = ({ value, label, waiting }) => html`
 
 /** @param {string} text @param {string} what */
 export async function copy(text, what) {
-  const { say } = await import('./state.js');
   try {
     await navigator.clipboard.writeText(text);
-    say(`${what} copied`);
   } catch {
-    say('This browser lets pages copy only over HTTPS or on this machine.', { kind: 'error' });
+    // Over plain HTTP from another machine there is no clipboard but the old way.
+    const box = document.createElement('textarea');
+    box.value = text;
+    (document.querySelector('dialog[open]') ?? document.body).append(box);
+    box.select();
+    const isDone = document.execCommand('copy');
+    box.remove();
+    if (!isDone) return say('This browser lets pages copy only over HTTPS.', { kind: 'error' });
   }
+  return say(`${what} copied`);
 }
 
 /** @param {string} address @param {string} name */

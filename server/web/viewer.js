@@ -152,7 +152,7 @@ function Open({ id }) {
         : video.status === 'completed' ? html`
           <div class="viewer-body">
             <${Player} video=${video} full control=${control} />
-            <aside><${About} video=${video} /><${Iterate} video=${video} key=${video.id} onMade=${(/** @type {Video} */ made) => { focus.value = made.id; go('create'); }} /></aside>
+            <aside><${About} video=${video} /><${Iterate} video=${video} control=${control} key=${video.id} onMade=${(/** @type {Video} */ made) => { focus.value = made.id; go('create'); }} /></aside>
           </div>`
         : html`<${Empty} icon="info" title=${video.status === 'failed' ? 'This video failed' : 'This video is being made'}>
             <p>${video.error?.message ?? video.prompt}</p>
