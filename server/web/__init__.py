@@ -19,7 +19,8 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-_VERSION = "{version}"
+# In the page: its version, and every module, so that a browser asks for all at once and not for one after the other.
+_VERSION, _MODULES = "{version}", "{modules}"
 
 
 def is_page(path: str) -> bool:
@@ -63,6 +64,9 @@ class Site:
         for name, content in contents.items():
             whole.update(f"{name} {len(content)}\n".encode() + content)
         version = whole.hexdigest()[:16]
-        page = contents.pop("index.html").replace(_VERSION.encode(), version.encode())
+        modules = [
+            f'<link rel="modulepreload" href="{PREFIX}{_VERSION}/{name}">' for name in contents if name[-3:] == ".js"
+        ]
+        page = contents.pop("index.html").decode().replace(_MODULES, "\n".join(modules)).replace(_VERSION, version)
         files = {name: WebFile.of(name, content) for name, content in contents.items()}
-        return cls(version, files, WebFile.of("index.html", page))
+        return cls(version, files, WebFile.of("index.html", page.encode()))

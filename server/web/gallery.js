@@ -2,8 +2,8 @@
 import { contentPath, get, useShown } from './api.js';
 import { ago, counted, pixels, times } from './format.js';
 import { Icon } from './icons.js';
-import { batch, computed, effect, html, signal, useEffect, useLayoutEffect, useRef, useSignal, typed } from './lib.js';
-import { address, attempt, changes, erase, go, learn, modelName, models, say, star, videos } from './state.js';
+import { batch, computed, effect, html, signal, useEffect, useLayoutEffect, useMemo, useRef, useSignal, typed } from './lib.js';
+import { address, attempt, changes, erase, go, gone, learn, modelName, models, say, star, videos } from './state.js';
 import { Dialog, Empty, IconButton, Segments } from './ui.js';
 
 const PAGE = 100, GAP = 8;
@@ -15,12 +15,12 @@ const hasMore = signal(true), isLoading = signal(false), isFirst = signal(true);
 /** Clips that something is to be done with together. */
 export const picked = signal(/** @type {string[]} */ ([]));
 /** The clips of the gallery in their order, as far as they have been loaded. */
-export const clips = computed(() => listed.value.filter((id) => videos.value.has(id)));
+export const clips = computed(() => (gone.value.size ? listed.value.filter((id) => !gone.value.has(id)) : listed.value));
 
 /** @param {string} [after] */
 function query(after) {
   const { text, model, starred, group, status } = filters.value;
-  const wanted = { status, limit: String(PAGE), ...(text && { search: text }), ...(model && { model }), ...(starred && { starred: 'true' }),
+  const wanted = { status, limit: String(PAGE), ...(/[\p{L}\p{N}]/u.test(text) && { q: text }), ...(model && { model }), ...(starred && { starred: 'true' }),
     ...(group && { group }), ...(after && { after }) };
   return `/v1/videos?${new URLSearchParams(wanted)}`;
 }
@@ -177,8 +177,7 @@ async function join(ids) {
 export function Gallery() {
   const place = useRef(/** @type {HTMLDivElement | null} */ (null));
   const width = useSignal(0), from = useSignal(0), to = useSignal(0), cursor = useSignal(0);
-  const rows = computed(() => (width.value ? layOut(clips.value, width.value, width.value < 600 ? 130 : 208) : []));
-  const all = rows.value;
+  const all = useMemo(() => (width.value ? layOut(clips.value, width.value, width.value < 600 ? 130 : 208) : []), [clips.value, width.value]);
   const bottom = all.at(-1);
   const height = bottom ? bottom.top + bottom.height : 0;
 

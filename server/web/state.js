@@ -72,6 +72,8 @@ export const modelName = (id) => modelsById.value.get(id)?.name ?? id;
 export const videos = signal(/** @type {ReadonlyMap<string, Video>} */ (new Map()));
 export const recent = signal(/** @type {string[] | null} */ (null));
 export const queue = signal(/** @type {Queue | null} */ (null));
+/** Videos that have been deleted since the page was opened. */
+export const gone = signal(/** @type {ReadonlySet<string>} */ (new Set()));
 /** Counts up when the list of finished videos has changed. */
 export const changes = signal(0);
 
@@ -97,6 +99,7 @@ function forget(id) {
   known.delete(id);
   batch(() => {
     videos.value = known;
+    gone.value = new Set(gone.value).add(id);
     recent.value = recent.value?.filter((one) => one !== id) ?? null;
     changes.value += 1;
   });
