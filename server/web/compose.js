@@ -7,6 +7,7 @@ import { counted, duration, memory, ratio, times } from './format.js';
 import { GuideSwitch, hints, Slots, Words } from './guide.js';
 import { Icon } from './icons.js';
 import { html, useEffect, useMemo, useRef, typed } from './lib.js';
+import { RestoreButton } from './restore.js';
 import { focus } from './stage.js';
 import { models } from './state.js';
 import { Field, IconButton, Segments } from './ui.js';
@@ -31,7 +32,7 @@ function Prompt() {
   const told = hints(draft.value.prompt);
   return html`
     <div class="prompt">
-      <div class="field-head"><label for="prompt">Prompt</label><${GuideSwitch} /></div>
+      <div class="field-head"><label for="prompt">Prompt</label><span class="row"><${RestoreButton} /><${GuideSwitch} /></span></div>
       <${Slots} />
       <textarea id="prompt" ref=${box} rows="4" maxlength="32000" placeholder="Describe the shot: who or what, where, how the camera moves, the light, what happens."
         value=${draft.value.prompt} onInput=${typed((it) => edit({ prompt: it }))}></textarea>

@@ -105,6 +105,40 @@ def test_a_clip_its_settings_and_its_last_frame_can_be_taken_along(
     picture = save_to(page, tmp_path, lambda: _pick(viewer, "Download", "Last frame"))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
+    page.keyboard.press("Escape")
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("something else")
+    dropped = page.evaluate_handle(
+        "bytes => { const all = new DataTransfer();"
+        " all.items.add(new File([new Uint8Array(bytes)], 'clip.mp4', { type: 'video/mp4' })); return all }",
+        list(clip.read_bytes()),
+    )
+    page.locator("main").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(prompt).to_have_value(QUICK["prompt"])
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
+    expect(page.get_by_label("Steps")).to_have_value("2")
+
+
+def test_clips_are_joined_and_cut(open_page: OpenPage, made: list[str]) -> None:
+    page = open_page("#/gallery")
+    for video_id in made:
+        clip = page.get_by_role("listitem").filter(has=page.locator(f"a[href$='{video_id}']"))
+        clip.hover()
+        clip.get_by_role("button", name="Select").click()
+    page.get_by_role("button", name="Join").click()
+    page.get_by_role("button", name="Show").click()
+    viewer = page.get_by_role("dialog", name="Video")
+    plays(viewer.locator("video"))
+    expect(viewer.locator("output")).to_contain_text("/ 32")
+    viewer.get_by_role("button", name="Pause").click()
+    viewer.get_by_label("Frame", exact=True).fill("20")
+    viewer.get_by_role("button", name="Trim").click()
+    viewer.get_by_role("button", name="Start here").click()
+    expect(viewer).to_contain_text("Frames 21 to 32")
+    viewer.get_by_role("button", name="Trim").last.click()
+    plays(page.get_by_label("Stage").locator("video"))
+    expect(page.get_by_label("Stage").locator("output")).to_contain_text("/ 12")
+
 
 def _pick(place: Locator, menu: str, entry: str) -> None:
     place.locator("summary", has_text=menu).click()
