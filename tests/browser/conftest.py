@@ -126,7 +126,8 @@ def open_page(browser: Browser, studio: str) -> Iterator[OpenPage]:
 def serious(page: Page) -> list[str]:
     """Return what axe-core finds that keeps somebody from using the page, each with where."""
     # Through the protocol of the debugger, which the page's policy does not concern.
-    page.evaluate((tools() / "axe-core" / "axe.min.js").read_text())
+    if not page.evaluate("'axe' in window"):
+        page.evaluate((tools() / "axe-core" / "axe.min.js").read_text())
     found = page.evaluate("axe.run({ resultTypes: ['violations'] })")
     return [
         f"{violation['id']}: {node['html'][:120]} {node['failureSummary']}"

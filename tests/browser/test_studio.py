@@ -10,8 +10,9 @@ import httpx2
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PHONE, OpenPage, save_to, serious
+from tests.browser.conftest import DESKTOP, PHONE, OpenPage, save_to, serious
 
+VIEWS = ("create", "gallery", "compare/{0},{1}", "system", "gallery/{0}")
 # The model takes a second or two for this.
 QUICK = {"model": "homereel-mini", "prompt": "a red ball on a green field", "seconds": "2", "num_inference_steps": 2}
 
@@ -114,7 +115,7 @@ def test_a_clip_its_settings_and_its_last_frame_can_be_taken_along(
         list(clip.read_bytes()),
     )
     page.locator("main").dispatch_event("drop", {"dataTransfer": dropped})
-    expect(prompt).to_have_value(QUICK["prompt"])
+    expect(prompt).to_have_value(settings["prompt"])
     expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
     expect(page.get_by_label("Steps")).to_have_value("2")
 
@@ -182,13 +183,18 @@ def test_what_cannot_be_made_is_said_before_it_is_sent(open_page: OpenPage) -> N
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-@pytest.mark.parametrize("view", ["create", "gallery", "compare/{0},{1}", "system", "gallery/{0}"])
-@pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
-def test_nothing_keeps_anybody_from_using_it(open_page: OpenPage, made: list[str], view: str, *, dark: bool) -> None:
-    page = open_page(f"#/{view.format(*made)}", dark=dark, size=PHONE if dark else (1440, 900))
-    expect(page.locator("video, .clip, .card").first).to_be_visible()
-    assert serious(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it can be scrolled sideways"
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)], ids=["phone", "desktop"])
+def test_nothing_keeps_anybody_from_using_it(
+    open_page: OpenPage, made: list[str], size: tuple[int, int], *, dark: bool
+) -> None:
+    page = open_page(size=size, dark=dark)
+    for view in VIEWS:
+        page.goto(f"{page.url.partition('#')[0]}#/{view.format(*made)}")
+        expect(
+            page.locator("dialog video" if view.startswith("gallery/") else "main :is(video, .clip, .card)").first
+        ).to_be_visible()
+        assert serious(page) == [], view
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} scrolls sideways"
 
 
 def test_the_gallery_obeys_the_keyboard(open_page: OpenPage, made: list[str], api: httpx2.Client) -> None:
