@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.errors import InvalidRequest
 from server.jobs import TERMINAL, Job, JobId, JobStatus
 from server.schemas import Video
+from server.selection import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,18 @@ def video_answer(job: Job, services: Services, response: Response) -> Video:
     if job.status not in TERMINAL:
         response.headers["openai-poll-after-ms"] = str(_poll_after_ms(job, position or 0))
     return Video.of(job, position)
+
+
+def searched(text: str | None) -> tuple[str, ...]:
+    """Return the words of a search; none for no search.
+
+    Raises:
+        InvalidRequest: There is a text, and no word in it.
+    """
+    words = words_of(text or "")
+    if text is not None and not words:
+        raise InvalidRequest("'q' must have a word to look for.", param="q")
+    return words
 
 
 def positions(services: Services) -> Mapping[JobId, int]:

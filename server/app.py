@@ -25,6 +25,7 @@ from server.events import Broker
 from server.files import FileStore
 from server.headers import SafeHeaders
 from server.keys import KeyStore
+from server.library import Library
 from server.outbox import Outbox
 from server.policy import Policy
 from server.routes import (
@@ -37,6 +38,7 @@ from server.routes import (
     metrics,
     models,
     page,
+    prompts,
     queue,
     variations,
     videos,
@@ -89,6 +91,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             broker,
             EndpointStore(store.engine, time.time),
             post,
+            Library(store.engine, time.time),
             # The driver takes its time, and cards do not change: asked when somebody first wants to know.
             policy=policy,
             device=cache(partial(first_device, settings.devices)),
@@ -136,7 +139,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
     # Fixed names before those that any id fits.
     routers = (
         *(events, derivations, characters, variations, queue, videos),
-        *(files, batches, webhooks, models, health, metrics, page),
+        *(files, batches, webhooks, prompts, models, health, metrics, page),
     )
     for routes in routers:
         app.include_router(routes.router)

@@ -19,6 +19,7 @@ from server.events import Broker
 from server.files import FileStore
 from server.forms import Body, Landing, open_body
 from server.jobs import JOB_ID, JobId, Owner
+from server.library import Library
 from server.outbox import Outbox
 from server.policy import Policy
 from server.retries import Turns
@@ -50,6 +51,7 @@ class Services:
     events: Broker
     endpoints: EndpointStore
     post: Post
+    library: Library
     now: Callable[[], float] = time.time
     landing: Landing = field(default_factory=Landing)
     decoders: Slots = field(default_factory=lambda: Slots(at_once=2, waiting=8))

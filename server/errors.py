@@ -28,6 +28,7 @@ from server.assets import AssetDamaged, AssetMissing
 from server.batches import BatchNotFound
 from server.files import FileNotFound, FilesFull
 from server.intake import QueueFull
+from server.library import NotInLibrary
 from server.quota import QuotaExceeded
 from server.slots import Busy
 from server.space import Trouble, trouble_of
@@ -215,6 +216,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(FileNotFound, _file_not_found)
     app.add_exception_handler(FilesFull, _files_full)
+    app.add_exception_handler(NotInLibrary, _not_in_library)
     app.add_exception_handler(BatchNotFound, _batch_not_found)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -315,6 +317,12 @@ def _busy(_: Request, error: Exception) -> JSONResponse:
 def _file_not_found(_: Request, error: Exception) -> JSONResponse:
     file_id = cast("FileNotFound", error).file_id
     return answer(NotFound(f"There is no file {quoted(file_id)}.", param="file_id", code="file_not_found"))
+
+
+def _not_in_library(_: Request, error: Exception) -> JSONResponse:
+    missing = cast("NotInLibrary", error)
+    code = f"{missing.what.replace(' ', '_')}_not_found"
+    return answer(NotFound(f"There is no {missing.what} {quoted(missing.thing_id)}.", code=code))
 
 
 def _files_full(_: Request, error: Exception) -> JSONResponse:

@@ -18,6 +18,8 @@ _FOLLOWED_BY = {
     "Character": "character_id",
     "FileObject": "file_id",
     "BatchObject": "batch_id",
+    "PromptTemplate": "template_id",
+    "StarredPrompt": "star_id",
     "WebhookEndpointWithSecret": "webhook_endpoint_id",
 }
 _BEARER: dict[str, Any] = {"type": "http", "scheme": "bearer", "description": "A key from `homereel keys create`"}

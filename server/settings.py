@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     max_characters: PositiveInt = Field(
         default=1_000, description="Characters that one key may have; beyond this, HTTP 429."
     )
+    max_templates: PositiveInt = Field(
+        default=200, description="Prompt templates of its own that one key may have; beyond this, HTTP 429."
+    )
+    max_stars: PositiveInt = Field(
+        default=10_000, description="Starred prompts that one key may have; beyond this, HTTP 429."
+    )
     max_batches: PositiveInt = Field(
         default=100, description="Batches that one key may have under way; beyond this, HTTP 429."
     )

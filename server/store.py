@@ -141,7 +141,8 @@ class JobStore:
 
         Ids sort by creation, so ``after`` need not exist: clients delete what they list while they list it.
         """
-        query = select(jobs).where(_IS_SHOWN, _is_of(owner), *only.conditions()).limit(limit + 1)
+        wanted = only.conditions(self._reads.dialect.name)
+        query = select(jobs).where(_IS_SHOWN, _is_of(owner), *wanted).limit(limit + 1)
         query = query.order_by(jobs.c.id.desc() if newest_first else jobs.c.id.asc())
         if after is not None:
             query = query.where(jobs.c.id < after if newest_first else jobs.c.id > after)

@@ -26,6 +26,7 @@ from pipelines.types import GenerationRequest
 from server.batch_types import BatchError, Counts, Refusal
 from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus, Origin
 from server.loaded import LoadedModel
+from server.prompts import Template
 
 
 class AsJson(TypeDecorator[Any]):
@@ -91,6 +92,8 @@ job = Table(
     Column("starred", Integer, nullable=False, server_default="0"),
     # Since when its files are gone although its row is there.
     Column("purged_at", Moment),
+    # The request's, where its words can be indexed: by SQLite's triggers in prompt_search, by PostgreSQL itself.
+    Column("prompt", Text, nullable=False, server_default=""),
     Index("job_by_owner", "owner", "id"),
     Index("job_by_group", "group_id"),
     Index("job_by_digest", "owner", "digest"),
@@ -286,6 +289,30 @@ batch_line = Table(
     sqlite_strict=True,
 )
 
+prompt_template = Table(
+    "prompt_template",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("template", AsJson(Template), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index("prompt_template_by_owner", "owner", "id"),
+    sqlite_strict=True,
+)
+
+starred_prompt = Table(
+    "starred_prompt",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("negative_prompt", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index("starred_prompt_by_owner", "owner", "id"),
+    sqlite_strict=True,
+)
+
 _STORED_AS_IS = (
     *("id", "model", "card", "priority", "request", "warnings", "created_at", "started_at", "completed_at"),
     *(
@@ -321,4 +348,5 @@ def row_from(new: Job) -> dict[str, Any]:
         "status": new.status.value,
         "group_id": new.group,
         "starred": int(new.starred),
+        "prompt": new.request.prompt,
     }

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from server.answers import positions, video_answer
+from server.answers import positions, searched, video_answer
 from server.assets import Variant
 from server.creation import MEDIA, create_job
 from server.deps import BodyDep, CallerDep, ServicesDep, VideoId, valid_id
@@ -44,6 +44,9 @@ class _Selection(BaseModel):
     status: Annotated[JobStatus | None, Field(description="Only those in this state.")] = None
     model: Annotated[Name | None, Field(description="Only those that this model was asked for.")] = None
     starred: Annotated[bool | None, Field(description="Only those that are starred, or that are not.")] = None
+    q: Annotated[
+        str | None, Field(max_length=500, description="Words, or beginnings of words, that the prompt has all of.")
+    ] = None
 
 
 @router.post("", openapi_extra=openapi_body(VideoCreate, MEDIA))
@@ -69,7 +72,8 @@ def list_videos(
         cursor = None if only.after is None else valid_id(only.after)
     except JobNotFound as error:
         raise InvalidRequest("'after' must be the last_id of the page before.", param="after") from error
-    chosen = Filter(group=only.group, status=only.status, model=only.model, starred=only.starred)
+    words = searched(only.q)
+    chosen = Filter(group=only.group, status=only.status, model=only.model, starred=only.starred, words=words)
     page = services.store.list(
         after=cursor, limit=only.limit, newest_first=only.order == "desc", owner=caller.owner, only=chosen
     )

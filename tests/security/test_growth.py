@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from server.slots import Busy, Slots
 from server.webhooks import MAX_ENDPOINTS
 from tests.server.routes.conftest import picture, refused
 
-LIMITS = {"max_videos": 2, "max_files": 2, "max_characters": 2, "max_batches": 2}
+LIMITS = {"max_videos": 2, "max_files": 2, "max_characters": 2, "max_batches": 2} | {"max_templates": 2, "max_stars": 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,19 @@ def character(client: TestClient, headers: dict[str, str]) -> Any:
     return client.post("/v1/videos/characters", data={"name": "Mossy"}, files=files, headers=headers)
 
 
-@pytest.mark.parametrize(("make", "setting"), [(video, "VIDEOS"), (file, "FILES"), (character, "CHARACTERS")])
+def template(client: TestClient, headers: dict[str, str]) -> Any:
+    return client.post("/v1/prompts/templates", json={"name": "x", "text": "x"}, headers=headers)
+
+
+def star(client: TestClient, headers: dict[str, str]) -> Any:
+    prompt = f"ball {secrets.token_hex(8)}"
+    return client.post("/v1/prompts/starred", json={"prompt": prompt}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("make", "setting"),
+    [(template, "TEMPLATES"), (star, "STARS"), (video, "VIDEOS"), (file, "FILES"), (character, "CHARACTERS")],
+)
 def test_a_key_has_only_so_many(
     client: TestClient, keys: list[dict[str, str]], make: Callable[..., Any], setting: str
 ) -> None:

@@ -19,6 +19,7 @@ from server.deps import Services
 from server.events import Broker
 from server.files import FileId, FileStore, new_file
 from server.jobs import Job, JobError, JobResult, JobStatus, Owner, WorkerId
+from server.library import Library
 from server.outbox import Outbox
 from server.settings import Settings
 from server.store import JobStore
@@ -56,6 +57,7 @@ def services_with(settings: Settings, store: JobStore, clock: Clock) -> Services
         events=Broker(outbox, store),
         endpoints=EndpointStore(store.engine, clock),
         post=Poster(settings),
+        library=Library(store.engine, clock),
         now=passing,
     )
 

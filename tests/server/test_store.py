@@ -357,7 +357,9 @@ def test_acceptance_waits_for_the_disk_and_heartbeats_do_not(settings: Settings)
 def test_migrations_lead_to_the_tables_of_the_code(settings: Settings) -> None:
     engine = database.connect(settings.database_url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        # The index of prompts is SQLite's own kind of table, in several parts.
+        options = {"include_name": lambda name, kind, _: not str(name).startswith("prompt_search")}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
     engine.dispose()
 
 

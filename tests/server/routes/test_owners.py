@@ -49,6 +49,13 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Owned:
+    """Shows the caller's own things of these kinds, beside what everybody is shown."""
+
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Named:
     """Its path names a thing of one of these kinds.
 
@@ -56,11 +63,13 @@ class Named:
         kinds: Each is tried; the owner gets through with the first.
         body: What is sent.
         own: The status that the owner gets.
+        query: What names the thing, where the path does not; each kind is written as ``{kind}``.
     """
 
     kinds: tuple[str, ...]
     body: dict[str, Any] | None = None
     own: int = 200
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Streaming:
     """Tells of the caller's own videos and never ends."""
 
 
-Row = Open | Common | Listing | Named | Making | Streaming
+Row = Open | Common | Listing | Owned | Named | Making | Streaming
 VIDEOS = ("done", "waiting")
 PICTURED = {"prompt": "a red ball", "input_reference": {"file_id": "{picture}"}}
 STARRING = {"prompt": "Mossy is a red ball", "characters": [{"id": "{character}"}]}
@@ -111,6 +120,14 @@ TABLE: dict[str, Row] = {
     "POST /v1/videos/{video_id}/edits": Named(VIDEOS, {"prompt": "a blue ball"}),
     "GET /v1/events": Streaming(),
     "GET /v1/queue": Listing(("waiting",)),
+    "GET /v1/prompts/templates": Owned(("template",)),
+    "POST /v1/prompts/templates": Making(({"name": "mine", "text": "a ball"},)),
+    "GET /v1/prompts/templates/{template_id}": Named(("template",)),
+    "POST /v1/prompts/compose": Making(({"beats": [{"template": "{template}", "slots": {"what": "a ball"}}]},)),
+    "POST /v1/prompts/starred": Making(({"prompt": "a red ball"},)),
+    "GET /v1/prompts/starred": Listing(("star",), ("", "?after={star}")),
+    "GET /v1/prompts/log": Listing(VIDEOS, ("", "?q=ball", "?after={done}")),
+    "GET /v1/prompts/diff": Named(("done",), query="?a={done}&b={done}"),
     "POST /v1/files": Making(()),
     "GET /v1/files": Listing(("picture", "requests"), ("", "?after={picture}&order=asc", "?purpose=vision")),
     "GET /v1/files/{file_id}": Named(("picture", "requests")),
@@ -128,6 +145,8 @@ TABLE: dict[str, Row] = {
     # What ends things comes last, as the owner goes through the table in order.
     "POST /v1/batches/{batch_id}/cancel": Named(("batch",)),
     "POST /v1/videos/{video_id}/cancel": Named(("waiting", "done")),
+    "DELETE /v1/prompts/templates/{template_id}": Named(("template",)),
+    "DELETE /v1/prompts/starred/{star_id}": Named(("star",)),
     "DELETE /v1/videos/{video_id}": Named(VIDEOS),
     "DELETE /v1/videos/characters/{character_id}": Named(("character",)),
     "DELETE /v1/files/{file_id}": Named(("picture", "requests")),
@@ -202,6 +221,8 @@ PARAMETERS = {
     "{batch_id}": "batch",
     "{webhook_endpoint_id}": "endpoint",
     "{model}": "group",
+    "{template_id}": "template",
+    "{star_id}": "star",
 }
 
 
@@ -230,6 +251,15 @@ def test_lists_show_ones_own_things_only(shared: World, route: str, row: Listing
         assert told.json().get("data", []) == []
 
 
+@pytest.mark.parametrize(("route", "row"), rows(Owned))
+def test_what_everybody_is_shown_comes_with_ones_own_things_only(shared: World, route: str, row: Owned) -> None:
+    own, told = shared.ask(route, shared.ann), shared.ask(route, shared.bob)
+    assert all(shared.things[kind] in own.text for kind in row.kinds)
+    assert told.status_code == 200
+    assert told.json()["data"]
+    assert not any(thing in told.text for thing in shared.things.values())
+
+
 def answer_of(answer: Any, thing: str) -> tuple[Any, ...]:
     """Return everything that a client can tell about an answer, with the id that it named taken out."""
     headers = {name: value for name, value in answer.headers.items() if name not in PASSING}
@@ -242,7 +272,7 @@ def test_somebody_elses_thing_does_not_exist(shared: World, route: str, row: Nam
     for kind in row.kinds:
         answers: list[Any] = []
         for things in (shared.things, shared.ghosts()):
-            path = with_id(route, things[kind])
+            path = with_id(route, things[kind]) + shared.filled(row.query, things)
             answers.append(answer_of(shared.ask(route, shared.bob, path=path, body=row.body), things[kind]))
         assert answers[0] == answers[1]
         assert answers[0][0] == 404
@@ -277,7 +307,7 @@ def test_the_owner_gets_through_everywhere(world: World) -> None:
     for route, row in TABLE.items():
         match row:
             case Named():
-                path = with_id(route, world.things[row.kinds[0]])
+                path = with_id(route, world.things[row.kinds[0]]) + world.filled(row.query, world.things)
                 answer = world.ask(route, world.ann, path=path, body=row.body)
                 if answer.status_code not in {row.own, 204}:
                     refused.append(f"{route}: {answer.status_code} {answer.text}")
@@ -388,4 +418,5 @@ def test_a_key_that_takes_over_gets_through_everywhere(world: World) -> None:
     assert len(before[0]["data"]) == 4
     for route, row in TABLE.items():
         if isinstance(row, Named) and route.startswith("GET"):
-            assert world.ask(route, world.ann, path=with_id(route, world.things[row.kinds[0]])).is_success, route
+            path = with_id(route, world.things[row.kinds[0]]) + world.filled(row.query, world.things)
+            assert world.ask(route, world.ann, path=path).is_success, route

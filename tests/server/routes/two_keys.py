@@ -56,7 +56,8 @@ class World:
 
     def seen_by_ann(self) -> list[Any]:
         """Return everything that Ann can look at."""
-        kinds = ("videos", "videos/characters", "files", "batches", "webhook_endpoints", "queue")
+        kinds = ("videos", "videos/characters", "files", "batches", "webhook_endpoints", "queue", "prompts/templates")
+        kinds += ("prompts/starred", "prompts/log")
         return [self.client.get(f"/v1/{kind}", headers=self.ann).json() for kind in kinds]
 
 
@@ -101,5 +102,8 @@ def fill(world: World, hand: Hand) -> None:
     things["waiting"] = made(post("/v1/videos", headers=ann, json={"prompt": "a secret ball"}))
     group = post("/v1/videos/variations", headers=ann, json={"prompt": "a ball", "seeds": [1, 2]})
     things["group"] = made(group)
+    template = {"name": "hers", "text": "{what} rolls", "slots": [{"name": "what", "label": "What"}]}
+    things["template"] = made(post("/v1/prompts/templates", headers=ann, json=template))
+    things["star"] = made(post("/v1/prompts/starred", headers=ann, json={"prompt": "a secret star"}))
     hook = {"name": "hers", "url": "https://93.184.215.14/hook", "event_types": ["batch.expired"]}
     things["endpoint"] = made(post("/v1/webhook_endpoints", headers=ann, json=hook))
