@@ -4,6 +4,7 @@ import { Compare } from './compare.js';
 import { Compose, usePaste } from './compose.js';
 import { Gallery } from './gallery.js';
 import { Icon } from './icons.js';
+import { Library } from './library.js';
 import { html, render, useEffect, useSignal, typed } from './lib.js';
 import { Restore, useDrop } from './restore.js';
 import { Queue, Stage, Strip } from './stage.js';
@@ -13,7 +14,7 @@ import { Dialog, IconButton, Toasts } from './ui.js';
 import { Viewer } from './viewer.js';
 
 /** @type {[View, string, string][]} */
-const TABS = [['create', 'Create', 'create'], ['gallery', 'Gallery', 'gallery'], ['compare', 'Compare', 'compare'], ['system', 'Models', 'system']];
+const TABS = [['create', 'Create', 'create'], ['gallery', 'Gallery', 'gallery'], ['compare', 'Compare', 'compare'], ['library', 'Library', 'library'], ['system', 'Models', 'system']];
 
 const Tabs = () => html`
   <nav class="tabs" aria-label="Views">${TABS.map(([view, label, icon]) => html`
@@ -69,7 +70,7 @@ const Create = () => html`
     <${Compose} />
     <div class="create-main"><${Stage} /><${Queue} /><${Strip} /></div></main>`;
 
-const VIEWS = { create: Create, gallery: Gallery, compare: Compare, library: Create, system: System };
+const VIEWS = { create: Create, gallery: Gallery, compare: Compare, library: Library, system: System };
 
 function App() {
   usePaste();

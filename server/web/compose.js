@@ -6,6 +6,7 @@ import {
 import { counted, duration, memory, ratio, times } from './format.js';
 import { GuideSwitch, hints, Slots, Words } from './guide.js';
 import { Icon } from './icons.js';
+import { keepPrompt } from './library.js';
 import { html, useEffect, useMemo, useRef, typed } from './lib.js';
 import { RestoreButton } from './restore.js';
 import { focus } from './stage.js';
@@ -37,7 +38,7 @@ function Prompt() {
       <textarea id="prompt" ref=${box} rows="4" maxlength="32000" placeholder="Describe the shot: who or what, where, how the camera moves, the light, what happens."
         value=${draft.value.prompt} onInput=${typed((it) => edit({ prompt: it }))}></textarea>
       ${told.length > 0 && html`<ul class="hints">${told.map((hint) => html`<li key=${hint}>${hint}</li>`)}</ul>`}
-      <${Words} />
+      <div class="prompt-foot"><${Words} />${draft.value.prompt.trim() && html`<button type="button" class="link" onClick=${() => keepPrompt(draft.value.prompt.trim(), draft.value.negative)}>Keep</button>`}</div>
     </div>`;
 }
 

@@ -116,6 +116,17 @@ interface Draft {
   from: Video | null;
 }
 
+/** As in GET /v1/prompts/templates. */
+interface Template {
+  id: string;
+  name: string;
+  description: string;
+  slots: { name: string; label: string; required: boolean; suggestions: string[] }[];
+}
+
+/** As in GET /v1/prompts/log. */
+interface Entry { prompt: string; created_at: number; videos: Video[] }
+
 type View = 'create' | 'gallery' | 'compare' | 'library' | 'system';
 interface Route { view: View; ids: string[] }
 interface Toast { id: number; text: string; kind: 'info' | 'error'; act?: { label: string; run: () => void } }

@@ -6,6 +6,7 @@ import { ago, duration, memory } from './format.js';
 import { clips, filter, picked } from './gallery.js';
 import { Icon } from './icons.js';
 import { Iterate } from './iterate.js';
+import { keepPrompt } from './library.js';
 import { html, useEffect, useRef, useSignal } from './lib.js';
 import { Player } from './player.js';
 import { command, curl, python, request } from './snippets.js';
@@ -64,7 +65,8 @@ function About({ video }) {
   return html`
     <section class="about" aria-label="About this video">
       <p class="about-prompt">${video.prompt}</p>
-      <button type="button" class="link" onClick=${() => copy(video.prompt ?? '', 'Prompt')}>Copy the prompt</button>
+      <div class="row"><button type="button" class="link" onClick=${() => copy(video.prompt ?? '', 'Prompt')}>Copy the prompt</button>
+        <button type="button" class="link" onClick=${() => keepPrompt(video.prompt ?? '', video.negative_prompt)}>Keep it</button></div>
       <dl>${facts.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}
         ${from && html`<div><dt>From</dt><dd><a href=${address(route.value.view, from)}>an earlier video</a></dd></div>`}
         ${video.group && html`<div><dt>Group</dt><dd><button type="button" class="link" onClick=${() => { filter({ group: video.group ?? '' }); go('gallery'); }}>its variations</button></dd></div>`}
