@@ -45,14 +45,15 @@ async function load({ anew = false } = {}) {
   });
 }
 
-/** What has been finished since is put in front; the rest stays where it is. */
+/** What has come to be one of these since is put where it belongs; the rest stays where it is. */
 async function loadNews() {
   const page = await attempt(() => get(query()));
   if (!page) return;
   learn(...page.data);
   const there = new Set(listed.value);
   const news = page.data.map((/** @type {Video} */ { id }) => id).filter((/** @type {string} */ id) => !there.has(id));
-  if (news.length) listed.value = [...news, ...listed.value];
+  // Ids sort by creation.
+  if (news.length) listed.value = [...news, ...listed.value].sort().reverse();
 }
 
 /** @param {Partial<Filters>} news */

@@ -43,7 +43,9 @@ export function Iterate({ video, control, onMade }) {
   const send = async (/** @type {Event} */ event) => {
     event.preventDefault();
     isSending.value = true;
-    const own = { prompt: prompt.value.trim(), ...(seed.value === 'keep' && { seed: video.seed }) };
+    const usual = modelsById.value.get(video.model)?.num_inference_steps;
+    const own = { prompt: prompt.value.trim(), ...(seed.value === 'keep' && { seed: video.seed }),
+      ...(usual !== video.num_inference_steps && { num_inference_steps: video.num_inference_steps }) };
     const made = await attempt(() => (isRemix
       ? post(`/v1/videos/${video.id}/remix`, { ...own, ...(strength.value && { strength: strength.value }) })
       : post('/v1/videos/extensions', { ...own, video: { id: video.id }, seconds: String(seconds.value) })));

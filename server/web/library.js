@@ -46,6 +46,7 @@ function Composer() {
   const prompt = useSignal(''), missing = useSignal('');
   const now = beats.value;
   useEffect(() => {
+    if (!now.length) return undefined;
     const asking = new AbortController();
     const filled = now.map(({ template, slots }) => ({ template, slots: Object.fromEntries(Object.entries(slots).filter(([, value]) => value.trim())) }));
     const lacks = now.flatMap(({ template }, index) => templates.value?.find(({ id }) => id === template)?.slots

@@ -187,6 +187,7 @@ export const cancel = (video) => attempt(async () => learn(await post(`/v1/video
 /** @param {Video} video @param {object} change */
 export const update = (video, change) => attempt(async () => {
   learn(await post(`/v1/videos/${video.id}`, change));
+  changes.value += 1;
   refreshSoon();
 });
 

@@ -12,9 +12,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage, save_to, serious
 
-VIEWS = ("create", "gallery", "compare/{0},{1}", "system", "gallery/{0}")
+VIEWS = ("create", "gallery", "compare/{0},{1}", "library", "system", "gallery/{0}")
 # The model takes a second or two for this.
-QUICK = {"model": "homereel-mini", "prompt": "a red ball on a green field", "seconds": "2", "num_inference_steps": 2}
+BALL = "a red ball on a green field"
+QUICK = {"model": "homereel-mini", "prompt": BALL, "seconds": "2", "num_inference_steps": 2}
 
 
 def write(page: Page, prompt: str, *, steps: int, seconds: int = 2) -> None:
@@ -51,7 +52,7 @@ def made(api: httpx2.Client) -> list[str]:
 def test_from_the_first_visit_to_a_comparison(open_page: OpenPage) -> None:
     page = open_page()
     expect(page.get_by_text("Your first video starts with a sentence")).to_be_visible()
-    write(page, "a red ball on a green field", steps=6)
+    write(page, BALL, steps=6)
     expect(page.locator(".foresight")).to_contain_text("16 frames at 8 fps")
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     stage = page.get_by_label("Stage")
@@ -141,6 +142,30 @@ def test_clips_are_joined_and_cut(open_page: OpenPage, made: list[str]) -> None:
     expect(page.get_by_label("Stage").locator("output")).to_contain_text("/ 12")
 
 
+def test_a_template_becomes_a_prompt_that_can_be_kept_and_found(open_page: OpenPage, made: list[str]) -> None:
+    page = open_page("#/library")
+    page.get_by_role("button", name="Tracking shot").click()
+    expect(page.get_by_text("Still to fill in")).to_be_visible()
+    for slot in page.locator(".beat .field").all():
+        slot.locator(".chip").first.click()
+    page.get_by_label("Who or what").fill("a heron")
+    expect(page.locator(".composed")).to_contain_text("tracking shot follows a heron")
+    composed = page.locator(".composed").inner_text()
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Use this prompt").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(composed)
+
+    page.get_by_role("link", name="Library").click()
+    page.get_by_role("button", name="Starred").click()
+    expect(page.get_by_role("main").get_by_role("listitem")).to_contain_text(["a heron"])
+    page.get_by_role("button", name="Log").click()
+    page.get_by_label("Search all prompts").fill("green fi")
+    entry = page.get_by_role("main").get_by_role("listitem").first
+    expect(entry).to_contain_text(BALL)
+    entry.get_by_role("link").first.click()
+    plays(page.get_by_role("dialog", name="Video").locator("video"))
+
+
 def _pick(place: Locator, menu: str, entry: str) -> None:
     place.locator("summary", has_text=menu).click()
     place.get_by_role("button", name=re.compile(f"^{entry}")).last.click()
@@ -191,7 +216,9 @@ def test_nothing_keeps_anybody_from_using_it(
     for view in VIEWS:
         page.goto(f"{page.url.partition('#')[0]}#/{view.format(*made)}")
         expect(
-            page.locator("dialog video" if view.startswith("gallery/") else "main :is(video, .clip, .card)").first
+            page.locator(
+                "dialog video" if view.startswith("gallery/") else "main :is(video, .clip, .card, .template)"
+            ).first
         ).to_be_visible()
         assert serious(page) == [], view
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} scrolls sideways"
@@ -203,7 +230,8 @@ def test_the_gallery_obeys_the_keyboard(open_page: OpenPage, made: list[str], ap
     expect(clips.first).to_be_visible()
     clips.first.get_by_role("link").focus()
     page.keyboard.press("ArrowRight")
-    focused = page.evaluate("document.activeElement.getAttribute('href')")
+    expect(clips.nth(1).get_by_role("link")).to_be_focused()
+    focused = clips.nth(1).get_by_role("link").get_attribute("href")
     page.keyboard.press("s")
     page.get_by_role("button", name="Starred").click()
     expect(clips).to_have_count(1)
