@@ -25,6 +25,7 @@ VERBS = {
     "doctor": "check this machine, and say how to mend what is wrong",
     "cancel": "stop videos that wait or run",
     "prune": "remove the files of old videos; the records stay",
+    "backup": "copy database and files into a folder, while the server runs",
     "keys": "make, list and revoke the API keys of clients",
 }
 
