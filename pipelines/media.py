@@ -206,8 +206,12 @@ def metadata_file(metadata: Mapping[str, JsonValue] | None, folder: Path) -> Gen
         yield Path(file.name)
 
 
-def _shares(video: Path, shares: Sequence[float]) -> list[Frames]:
-    """Return the frames at these shares of a video, 0 being the first and 1 the last, in order."""
+def at_shares(video: Path, shares: Sequence[float]) -> list[Frames]:
+    """Return the frames at these shares of a video, 0 being the first and 1 the last, in order.
+
+    Raises:
+        BadOutput: The file is not a video.
+    """
     last = probe(video).shape.frames - 1
     wanted = [round(share * last) for share in shares]
     # One by one: together they would take gigabytes of a long clip.
@@ -257,7 +261,7 @@ def preview(clip: Frames, fps: int) -> bytes:
 
 def thumbnail(video: Path, into: Path) -> None:
     """Write the middle frame as WebP, at most ``THUMBNAIL_SIDE`` pixels on its long side."""
-    picture = Image.fromarray(_shares(video, [0.5])[0])
+    picture = Image.fromarray(at_shares(video, [0.5])[0])
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     picture.save(into, "WEBP", quality=85, method=4)
 
@@ -265,7 +269,7 @@ def thumbnail(video: Path, into: Path) -> None:
 def spritesheet(video: Path, into: Path) -> None:
     """Write sixteen frames at equal distances, first and last included, as a 4x4 JPEG read row by row."""
     count = SHEET_COLUMNS * SHEET_ROWS
-    tiles = [Image.fromarray(frame) for frame in _shares(video, [i / (count - 1) for i in range(count)])]
+    tiles = [Image.fromarray(frame) for frame in at_shares(video, [i / (count - 1) for i in range(count)])]
     for tile in tiles:
         tile.thumbnail((SHEET_TILE, SHEET_TILE), Image.Resampling.LANCZOS)
     width, height = tiles[0].size

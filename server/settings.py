@@ -204,6 +204,21 @@ class ClientSettings(BaseSettings):
     )
 
 
+class TerminalSettings(BaseSettings):
+    """What a terminal says of itself. Not ours to name: these are what terminals set."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    term: str = Field(default="", validation_alias="TERM", description="The kind of terminal.")
+    program: str = Field(default="", validation_alias="TERM_PROGRAM", description="The terminal itself.")
+    kitty: str = Field(default="", validation_alias="KITTY_WINDOW_ID", description="Set within kitty.")
+    multiplexer: str = Field(
+        default="",
+        validation_alias=AliasChoices("TMUX", "STY"),
+        description="Set within tmux and screen, which keep pictures from the terminal.",
+    )
+
+
 class WorkerOrder(BaseModel):
     """What a worker process is told when it starts."""
 

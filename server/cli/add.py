@@ -28,6 +28,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="folder with model_index.json, as save_pretrained writes it")
     parser.add_argument("--name", help="id of the new model; the folder's name if not given")
     parser.add_argument("--like", help="id of the model whose card it takes over; found out if not given")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: Namespace) -> int:
@@ -60,7 +61,8 @@ def run(options: Namespace) -> int:
     models = Settings().models_dir
     models.mkdir(parents=True, exist_ok=True)
     (models / f"{card.id}.yaml").write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
-    print(f"{card.id} is a model now, like {like.id}; a running server knows it after its next start")
+    said = f"{card.id} is a model now, like {like.id}; a running server knows it after its next start"
+    print(json.dumps({"model": card.id, "like": like.id}) if options.json else said)
     return Outcome.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("ids", nargs="+", metavar="ID", help="the video's id (see: homereel ps)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per video")
 
 
 def run(options: Namespace) -> int:
@@ -32,6 +34,8 @@ def run(options: Namespace) -> int:
             if video.status is JobStatus.COMPLETED:
                 print(f"homereel: {video_id} was completed before", file=sys.stderr)
                 outcome = Outcome.FAILED
-            else:
+            elif not options.json:
                 print(video_id)
+            if options.json:
+                print(json.dumps(video.model_dump(mode="json")))
     return outcome

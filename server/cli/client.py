@@ -24,6 +24,14 @@ _OPEN = frozenset({JobStatus.QUEUED, JobStatus.IN_PROGRESS})
 DEFAULT_POLL_S, MIN_POLL_S, MAX_POLL_S = 1.0, 0.1, 2.0
 
 
+class Busy(Failure):
+    """The server takes no more at the moment; worth another try in ``retry_s`` seconds."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
 class Client:
     """One server. Every method raises ``Failure`` with a sentence for the person at the terminal."""
 
@@ -59,6 +67,35 @@ class Client:
                 return _video(self._send("POST", "/v1/videos", data=form, files=files))
         except OSError as error:
             raise Failure(f"cannot read {image}: {error.strerror}", Outcome.MISUSED) from error
+
+    def make(self, path: str, fields: Mapping[str, JsonValue], video: Path | None = None) -> Video:
+        """Ask for a video that is made from others, as JSON; or from the file ``video``, as a form."""
+        if video is None:
+            return _video(self._send("POST", path, json=dict(fields)))
+        return _video(self.upload(path, fields, video))
+
+    def upload(self, path: str, fields: Mapping[str, JsonValue], video: Path) -> httpx2.Response:
+        """Send a form with an MP4."""
+        try:
+            with video.open("rb") as content:
+                form = {name: str(value) for name, value in fields.items()}
+                return self._send("POST", path, data=form, files={"video": (video.name, content, "video/mp4")})
+        except OSError as error:
+            raise Failure(f"cannot read {video}: {error.strerror}", Outcome.MISUSED) from error
+
+    def ask(self, method: str, path: str, body: JsonValue = None, **query: str | int | bool | None) -> Any:
+        """Return the JSON of any call's answer. What is None in the query is left out."""
+        asked = {name: str(value) for name, value in query.items() if value is not None}
+        return self._send(method, path, params=asked, **({} if body is None else {"json": body})).json()
+
+    def picture(self, video_id: str, *, finished: bool) -> bytes | None:
+        """Return a WebP of a video, moving while it is made; None if there is none."""
+        place = "content?variant=thumbnail" if finished else "preview"
+        try:
+            response = self._http.get(f"/v1/videos/{quote(video_id, safe='')}/{place}")
+        except httpx2.HTTPError:
+            return None
+        return response.content if response.status_code == 200 else None
 
     def retrieve(self, video_id: str) -> tuple[Video, float]:
         """Return a video, and in how many seconds to ask again."""
@@ -123,8 +160,9 @@ class Client:
 
     def _lost(self, error: httpx2.HTTPError) -> Failure:
         if isinstance(error, httpx2.ConnectError):
-            return Failure(f"no server answers at {self.url}; start one with: homereel serve")
-        return Failure(f"the connection to {self.url} failed: {error or type(error).__name__}")
+            message = f"no server answers at {self.url}; start one with: homereel serve"
+            return Failure(message, is_connection=True)
+        return Failure(f"the connection to {self.url} failed: {error or type(error).__name__}", is_connection=True)
 
 
 def _video(response: httpx2.Response) -> Video:
@@ -142,4 +180,7 @@ def _refusal(response: httpx2.Response) -> Failure:
         message = f"{response.url} answered {response.status_code} {response.reason_phrase}"
     if response.status_code == 401:
         message = f"{message} (this command sends what HOMEREEL_API_KEY says)"
+    if response.status_code == 429:
+        wait = response.headers.get("retry-after", "")
+        return Busy(str(message), float(wait) if wait.isdecimal() else DEFAULT_POLL_S)
     return Failure(str(message), Outcome.MISUSED if response.status_code in {400, 422} else Outcome.FAILED)

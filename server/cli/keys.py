@@ -40,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
     listing = actions.add_parser("list", help="show the keys, without their secrets")
     revoke = actions.add_parser("revoke", help="refuse keys from now on; what they made stays")
     revoke.add_argument("ids", nargs="+", metavar="ID", help="the key's id (see: homereel keys list)")
-    for action in (create, listing):
+    for action in (create, listing, revoke):
         action.add_argument("--json", action="store_true", help="print one JSON object per key")
     for action in (create, listing, revoke):
         add_settings(action, PLACE)
@@ -111,7 +111,8 @@ def _revoke(options: Namespace, store: KeyStore) -> int:
     outcome = Outcome.DONE
     for key_id in options.ids:
         try:
-            print(store.revoke(key_id).id)
+            revoked = store.revoke(key_id).id
+            print(json.dumps({"id": revoked, "revoked": True}) if options.json else revoked)
         except KeyNotFound:
             _say(f"there is no key {key_id}; see: homereel keys list")
             outcome = Outcome.FAILED

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 VERBS = {
     "serve": "run the server",
     "generate": "make a video from a prompt, with or without a running server",
+    "remix": "make a video anew, as another prompt says",
+    "edit": "make a video or an MP4 anew, as a prompt says",
+    "extend": "let a video or an MP4 go on",
+    "join": "put videos, or parts of them, into one file",
+    "compare": "draw a contact sheet of videos, with what they differ in",
+    "restore": "say with which parameters an MP4 was made",
+    "batch": "make the videos of a file of requests",
+    "history": "show what has been asked for",
+    "prompts": "search prompts, fill templates, keep stars, compare runs",
     "list": "show the models: licence, sizes, whether they are installed",
     "plan": "say whether a model fits a GPU, and how it would run",
     "pull": "fetch a model's weights into the shared cache of Hugging Face",
@@ -27,6 +36,7 @@ VERBS = {
     "prune": "remove the files of old videos; the records stay",
     "backup": "copy database and files into a folder, while the server runs",
     "keys": "make, list and revoke the API keys of clients",
+    "completion": "print what makes a shell complete all of this",
 }
 
 

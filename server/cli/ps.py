@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from server.cli.local import connected
 from server.cli.outcome import Outcome
 from server.cli.progress import clock, describe
+from server.cli.words import shown
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from server.schemas import Video, Worker
-
-_SHOWN = 48
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -76,11 +74,5 @@ def _video_table(videos: list[Video]) -> Table:
     )
     for video in videos:
         left = clock(video.eta_s) if video.eta_s is not None else ""
-        table.add_row(video.id, video.model, describe(video), str(video.progress), left, _shown(video.prompt or ""))
+        table.add_row(video.id, video.model, describe(video), str(video.progress), left, shown(video.prompt or ""))
     return table
-
-
-def _shown(prompt: str) -> Text:
-    # Somebody else's text: neither its escape sequences nor its brackets may steer this terminal.
-    line = "".join(character if character.isprintable() else " " for character in prompt)
-    return Text(line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="id of the model")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: Namespace) -> int:
@@ -27,7 +29,8 @@ def run(options: Namespace) -> int:
         raise Failure(f"{card.id} is a part of this program")
     if card.weights.folder is not None:
         (Settings().models_dir / f"{card.id}.yaml").unlink(missing_ok=True)
-        print(f"{card.id} is no model any more; {card.weights.folder} is as it was")
+        said = f"{card.id} is no model any more; {card.weights.folder} is as it was"
+        print(json.dumps({"model": card.id, "freed_bytes": 0}) if options.json else said)
         return Outcome.DONE
     cache = snapshot.shared_cache()
     if not options.yes and not _agreed(f"Remove {card.weights.repo} from {cache}? Other programs may use it. [y/N] "):
@@ -36,7 +39,8 @@ def run(options: Namespace) -> int:
         freed = hub.remove(card, cache)
     except hub.HubError as error:
         raise Failure(error.message) from error
-    print(f"{card.id}: {size_text(freed)} are free now" if freed else f"{card.id} was not here")
+    said = f"{card.id}: {size_text(freed)} are free now" if freed else f"{card.id} was not here"
+    print(json.dumps({"model": card.id, "freed_bytes": freed}) if options.json else said)
     return Outcome.DONE
 
 

@@ -1,0 +1,196 @@
+"""The verbs around a video, against a real server whose model takes no time: real files, real joins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipelines import media
+from tests.acceptance.serving import serving
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("commands") / "data") as url:
+        yield url
+
+
+@pytest.fixture
+def run(url: str, homereel: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a command that has to succeed, in an empty folder."""
+    monkeypatch.setenv("HOMEREEL_URL", url)
+    monkeypatch.chdir(tmp_path)
+
+    def done(*words: object) -> tuple[int, str, str]:
+        status, printed, said = homereel(*words)
+        assert status == 0, said
+        return status, printed, said
+
+    return done
+
+
+@pytest.fixture
+def clip(run: Run) -> Callable[..., dict[str, Any]]:
+    """Make a clip of a second, and return what is said of it."""
+
+    def make(prompt: str = "a red ball", seed: int = 7) -> dict[str, Any]:
+        out = f"{prompt.replace(' ', '-')}-{seed}.mp4"
+        _, printed, _ = run("generate", prompt, "--seconds", 1, "--seed", seed, "-o", out, "--json")
+        return json.loads(printed)
+
+    return make
+
+
+def frames_in(path: str) -> int:
+    return media.probe(Path(path)).shape.frames
+
+
+def test_remix_edit_and_extend_start_from_a_video_or_a_file(run: Run, clip: Callable[..., Any]) -> None:
+    made = clip()
+    _, printed, _ = run("remix", made["id"], "a blue ball", "--strength", 0.5, "-o", "r.mp4", "--json")
+    remix = json.loads(printed)
+    assert (remix["prompt"], remix["remixed_from_video_id"]) == ("a blue ball", made["id"])
+    assert frames_in(remix["path"]) == 8
+    _, printed, _ = run("edit", made["path"], "a green ball", "-o", "e.mp4")
+    assert frames_in(printed.strip()) == 8
+    _, printed, _ = run("extend", made["id"], "it rolls on", "--seconds", 1, "-o", "x.mp4")
+    assert frames_in(printed.strip()) == 16
+
+
+def test_join_takes_parts_and_restore_finds_what_they_were(run: Run, clip: Callable[..., Any]) -> None:
+    one, two = clip("one ball"), clip("two balls")
+    _, printed, _ = run("join", one["id"], f"{two['id']}:2-5", "-o", "both.mp4")
+    assert frames_in(printed.strip()) == 11
+    _, printed, said = run("restore", "both.mp4")
+    assert f"joined from: {two['id']} frames 2 to 4" in printed
+    assert "joined from 2 pieces" in said
+    _, printed, _ = run("restore", one["path"], "--json")
+    assert json.loads(printed)["parameters"]["prompt"] == "one ball"
+    _, printed, _ = run("restore", one["path"], "--make", "-o", "again.mp4")
+    assert Path("again.mp4").read_bytes() == Path(one["path"]).read_bytes()
+
+
+def test_compare_draws_a_row_for_each_and_says_what_differs(run: Run, clip: Callable[..., Any]) -> None:
+    one, two = clip(seed=1), clip(seed=2)
+    _, printed, _ = run("compare", one["id"], two["id"], "--frames", 3, "-o", "sheet.webp", "--json")
+    told = json.loads(printed)
+    assert [row["seed"] for row in told["differences"]] == [1, 2]
+    assert all(set(row) == {"video", "seed"} for row in told["differences"])
+    with Image.open(told["path"]) as sheet:
+        assert sheet.format == "WEBP"
+        assert sheet.width > 3 * 160
+        assert sheet.height > 2 * 96
+    run("compare", one["path"], two["path"])
+    assert Path("compare.png").is_file()
+
+
+def test_history_and_prompts_find_what_was_asked_for(run: Run, clip: Callable[..., Any]) -> None:
+    one, two = clip("a heliotrope kite", seed=1), clip("a heliotrope boat", seed=2)
+    _, printed, _ = run("history", "helio", "--json")
+    assert [json.loads(line)["id"] for line in printed.splitlines()] == [two["id"], one["id"]]
+    _, printed, _ = run("history", "-n", 1)
+    assert two["id"] in printed
+    assert one["id"] not in printed
+    _, printed, _ = run("prompts", "search", "heliotrope", "kite")
+    assert printed.splitlines()[0] == "a heliotrope kite"
+    assert one["id"] in printed
+    _, printed, _ = run("prompts", "diff", one["id"], two["id"])
+    assert "a heliotrope [-kite-]{+boat+}" in printed
+    assert "seed" in printed
+
+
+def test_prompts_are_composed_and_kept(run: Run) -> None:
+    _, printed, _ = run("prompts", "templates", "--json")
+    (template,) = (found for found in map(json.loads, printed.splitlines()) if found["id"] == "close-up-hold")
+    slots = [f"{slot['name']}={slot['suggestions'][0]}" for slot in template["slots"] if slot["required"]]
+    _, composed, _ = run("prompts", "compose", "close-up-hold", *slots, "--then", "close-up-hold", *slots)
+    assert "fisherman" in composed
+    assert "Then, an extreme close-up" in composed
+    _, star, _ = run("prompts", "star", composed.strip(), "--note", "keep")
+    _, printed, _ = run("prompts", "starred")
+    assert composed.strip() in printed
+    run("prompts", "unstar", star.strip())
+    _, printed, _ = run("prompts", "starred", "--json")
+    assert printed == ""
+
+
+def test_a_batch_makes_what_can_be_made_and_says_what_cannot(run: Run, homereel: Run, url: str, tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "a ball", "seconds": "1", "seed": 3},
+        {"custom_id": "shot/2", "url": "/v1/videos", "body": {"prompt": "a ball", "seconds": "1", "seed": 3}},
+        {"prompt": "a ball", "seconds": "1", "seed": 3},
+        {"prompt": "a ball", "size": "7x7"},
+    ]
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, printed, said = homereel("batch", "in.jsonl", "-o", "out", "--at-once", 2, "--json")
+    assert status == 1
+    assert "line 4" in said
+    told = [json.loads(line) for line in printed.splitlines()]
+    assert sorted(Path(each["path"]).name for each in told if each["path"]) == [
+        "a-ball-3-3.mp4",
+        "a-ball-3.mp4",
+        "shot-2.mp4",
+    ]
+    assert len({Path(each["path"]).read_bytes() for each in told if each["path"]}) == 1
+    Path("odd.jsonl").write_text('{"prompt": "a ball"}\n[]\n')
+    status, _, said = homereel("batch", "odd.jsonl")
+    assert (status, "line 2" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["remix", "video_no", "a ball"], 1, "no video"),
+        (["edit", "nowhere.mp4", "a ball"], 2, "no file nowhere.mp4"),
+        (["extend", "video_no", "a ball"], 1, "no video"),
+        (["join", "a:b:c"], 2, "must be an id"),
+        (["join", "video_no", "video_no"], 1, "no video"),
+        (["compare", "video_no", "-o", "sheet.gif"], 2, "a .png or a .webp"),
+        (["restore", "nowhere.mp4"], 2, "cannot read nowhere.mp4"),
+        (["batch", "nowhere.jsonl"], 2, "cannot read nowhere.jsonl"),
+        (["prompts", "compose", "two-shot", "x"], 2, "no slot with a value"),
+        (["prompts", "compose", "two-shot"], 2, "needs 'framing'"),
+        (["history", "*"], 2, "'q' must have a word"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    run: Run, homereel: Run, words: list[str], status: int, sentence: str
+) -> None:
+    found, printed, said = homereel(*words)
+    assert (found, printed) == (status, "")
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def completed(script: str, *words: str) -> list[str]:
+    """Return what bash offers for the last word."""
+    line = " ".join(f"'{word}'" for word in ("homereel", *words))
+    ask = f'{script}\nCOMP_WORDS=({line})\nCOMP_CWORD={len(words)}\n_homereel\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+    return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completes_verbs_options_and_values(homereel: Run) -> None:
+    _, script, _ = homereel("completion", "bash")
+    assert completed(script, "re") == ["remix", "restore"]
+    assert completed(script, "generate", "--se") == ["--seed", "--seconds"]
+    assert completed(script, "history", "--status", "q") == ["queued"]
+    assert completed(script, "prompts", "sea") == ["search"]
+    assert completed(script, "serve", "--listen") == []
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_are_told_of_every_verb(homereel: Run, shell: str) -> None:
+    from server.cli.main import VERBS
+
+    status, script, _ = homereel("completion", shell)
+    assert status == 0
+    assert all(verb in script for verb in VERBS)
+    assert homereel("completion", "tcsh")[0] == 2
