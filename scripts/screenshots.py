@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts.contact_sheet import PROMPTS
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 THEMES = ("dark", "light")
 MODEL = "homereel-mini"
+README = {"studio": "queue-desktop-dark", "gallery": "gallery-desktop-light"}
 
 
 @contextmanager
@@ -107,6 +109,7 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
     for size in SIZES:
         for theme in THEMES:
             page = open_page(browser, url, size, theme)
+            page.get_by_label("Prompt", exact=True).fill(PROMPTS[3])
             page.locator(".forming img.preview").wait_for(timeout=180_000)
             page.wait_for_timeout(1500)
             if size == "phone":
@@ -123,6 +126,7 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path, default=ROOT / "build" / "screenshots")
+    parser.add_argument("--results", action="store_true", help="replace README's pictures")
     parser.add_argument("--data", type=Path, help="data folder; default: one that is gone afterwards")
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
@@ -143,6 +147,8 @@ def main() -> None:
                     page.context.close()
             work(browser, url, api, options.into)
         browser.close()
+    for name, picture in README.items() if options.results else ():
+        Image.open(options.into / f"{picture}.png").save(ROOT / "scripts" / "results" / f"{name}.webp", quality=84)
 
 
 if __name__ == "__main__":

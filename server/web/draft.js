@@ -125,15 +125,17 @@ export const estimate = signal(/** @type {Estimate | null} */ (null));
 export const isSending = signal(false);
 
 let asking = new AbortController();
-let soon = 0;
+let soon = 0, asked = '';
 effect(() => {
-  const now = draft.value, there = pictures.value;
-  // What has not been written yet does not change what it takes.
-  const body = withPictures({ ...parameters(now), prompt: now.prompt.trim() || 'a film' });
+  // The words do not change what it takes, and every question may count against the key's limit.
+  const wanted = { ...parameters(draft.value), prompt: 'a film' };
+  const { first, last } = pictures.value;
   // What has just been made tells how long the next one takes.
-  void [there, changes.value];
+  const question = JSON.stringify([wanted, first?.name, first?.size, last?.name, last?.size, changes.value]);
+  if (!model.value || question === asked) return;
+  asked = question;
   clearTimeout(soon);
-  if (model.value) soon = setTimeout(() => void foresee(body), 200);
+  soon = setTimeout(() => void foresee(withPictures(wanted)), 200);
 });
 
 /** @param {object | FormData} body */

@@ -25,6 +25,16 @@ function query(after) {
   return `/v1/videos?${new URLSearchParams(wanted)}`;
 }
 
+/** Whether somebody rushes by: what is only passed is not worth asking the server for its picture. */
+const hurries = signal(false);
+let resting = 0, passed = 0;
+function noteScroll() {
+  if (Math.abs(scrollY - passed) > innerHeight / 3) hurries.value = true;
+  passed = scrollY;
+  clearTimeout(resting);
+  resting = setTimeout(() => { hurries.value = false; }, 120);
+}
+
 let asking = new AbortController();
 async function load({ anew = false } = {}) {
   if (isLoading.value && !anew) return;
@@ -100,8 +110,12 @@ export function pick(id) {
 /** @param {{cell: Cell, row: Row, isCurrent: boolean}} props */
 function Clip({ cell, row, isCurrent }) {
   const video = /** @type {Video} */ (videos.value.get(cell.id));
-  const isHovered = useSignal(false), isPlaying = useSignal(false);
-  const poster = useShown(video.status === 'completed' ? contentPath(video.id, 'thumbnail') : null);
+  const isHovered = useSignal(false), isPlaying = useSignal(false), isWanted = useSignal(!hurries.peek());
+  const picture = useRef(/** @type {HTMLImageElement | null} */ (null));
+  const poster = useShown(isWanted.value && video.status === 'completed' ? contentPath(video.id, 'thumbnail') : null);
+  useEffect(() => effect(() => { if (!hurries.value) isWanted.value = true; }), []);
+  // A browser goes on loading what has left the page.
+  useEffect(() => () => picture.current?.removeAttribute('src'), []);
   const moving = useShown(isHovered.value && video.status === 'completed' ? contentPath(video.id) : null);
   const isPicked = picked.value.includes(video.id);
   const point = (/** @type {boolean} */ there) => () => { isHovered.value = there; if (!there) isPlaying.value = false; };
@@ -111,7 +125,7 @@ function Clip({ cell, row, isCurrent }) {
       onMouseEnter=${point(true)} onMouseLeave=${point(false)}>
       <a href=${address('gallery', video.id)} tabindex=${isCurrent ? 0 : -1} data-index=${cell.index}
         aria-label=${`${video.prompt}, ${times(video.size)}, ${ago(video.created_at)}`} onFocus=${point(true)} onBlur=${point(false)}>
-        ${video.status === 'completed' ? html`<img src=${poster} alt="" loading="lazy" decoding="async" />`
+        ${video.status === 'completed' ? html`<img ref=${picture} src=${poster} alt="" decoding="async" />`
           : html`<span class="place"><${Icon} name="info" /><small>${video.error?.message}</small></span>`}
         ${moving && html`<video src=${moving} muted loop autoplay playsinline class=${isPlaying.value ? 'is-playing' : ''}
           onPlaying=${() => { isPlaying.value = true; }} tabindex="-1" aria-hidden="true"></video>`}
@@ -185,9 +199,11 @@ export function Gallery() {
   useLayoutEffect(() => {
     const it = /** @type {HTMLDivElement} */ (place.current);
     const look = () => batch(() => {
+      noteScroll();
       width.value = it.clientWidth;
-      // Half a screen more on both sides, so that scrolling finds pictures there.
-      const above = -it.getBoundingClientRect().top;
+      // Half a screen more on both sides, so that scrolling finds pictures there; in steps, so that not every pixel
+      // is a change.
+      const above = Math.floor(-it.getBoundingClientRect().top / 160) * 160;
       from.value = above - innerHeight / 2;
       to.value = above + innerHeight * 1.5;
     });
@@ -199,7 +215,7 @@ export function Gallery() {
   }, []);
   useEffect(() => effect(() => { if (changes.value && !isFirst.peek()) void loadNews(); }), []);
   useEffect(() => { if (isFirst.value) void load({ anew: true }); }, []);
-  useEffect(() => { if (hasMore.value && !isLoading.value && !isFirst.value && to.value > height - innerHeight) void load(); });
+  useEffect(() => { if (hasMore.value && !isLoading.value && !isFirst.value && to.value > height - 2 * innerHeight) void load(); });
 
   const visible = all.filter((row) => row.top + row.height > from.value && row.top < to.value);
   const move = (/** @type {number} */ index) => {

@@ -156,7 +156,7 @@ function Still({ video }) {
 
 /** The latest videos, one click away from the stage. */
 export function Strip() {
-  const latest = (recent.value ?? []).map((id) => videos.value.get(id)).filter((it) => it !== undefined);
+  const latest = (recent.value ?? []).flatMap((id) => videos.value.get(id) ?? []).filter((it) => it.error?.code !== 'cancelled');
   if (latest.length < 2) return null;
   return html`
     <section class="strip" aria-label="Latest">
