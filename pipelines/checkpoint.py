@@ -78,6 +78,11 @@ class Checkpoints:
         """Keep the state after every step from now on: there may not be many more."""
         self._interval_s = 0.0
 
+    @property
+    def hurries(self) -> bool:
+        """Whether every state is kept."""
+        return not self._interval_s
+
     def begin(self, request: GenerationRequest, facts: Mapping[str, str]) -> None:
         """Say what is made, before anything is asked or offered."""
         told = {name: fact for name, fact in facts.items() if name not in _FREE_FACTS}

@@ -29,6 +29,7 @@ class Ending(StrEnum):
 
     CANCELLED = "cancelled"
     LOST = "lost"
+    GIVEN_WAY = "given way"
 
 
 class Lease:
@@ -42,6 +43,7 @@ class Lease:
         *,
         lease_s: float,
         now: Callable[[], float] = time.monotonic,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._job_id = job_id
@@ -53,7 +55,10 @@ class Lease:
         self._written: JobProgress | None = None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease of {job_id}", daemon=True)
+        self._gives_way = gives_way
         self.ending: Ending | None = None
+        # Whether the job is to wait, as soon as what has been made of it is kept.
+        self.is_wanted_back = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -72,6 +77,15 @@ class Lease:
         self._progress = progress
         if self.ending is not None:
             raise Cancelled("the work has to stop")
+
+    def give_way(self) -> None:
+        """Stop the work, for the job to go on later.
+
+        Raises:
+            Cancelled: Always.
+        """
+        self.ending = self.ending or Ending.GIVEN_WAY
+        raise Cancelled("the work has to wait")
 
     def confirm(self) -> None:
         """Make sure that nobody else gets the job for a whole lease from now.
@@ -92,6 +106,7 @@ class Lease:
                 self._renewed_at, self._written = now, progress
             else:
                 state = self._store.watch(self._job_id, self._worker)
+            self.is_wanted_back = self._gives_way()
         except SQLAlchemyError as error:
             _log.warning("lease_not_renewed id=%s error=%s", self._job_id, type(error).__name__)
             if now - self._renewed_at > self._lease_s:

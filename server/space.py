@@ -116,9 +116,9 @@ class Gate:
         self._trouble = Trouble.FULL
         self.latest: str | None = None
 
-    def reason(self) -> str | None:
-        """Return the sentence that says why not, or None."""
-        reason = shortage(self._settings)
+    def reason(self, wanted: str | None = None) -> str | None:
+        """Return the sentence that says why not, or None; ``wanted`` is why somebody wants it so."""
+        reason = wanted or shortage(self._settings)
         if reason is None and self._now() < self._resume_at:
             reason = self._trouble.paused
         if (reason is None) != (self.latest is None):

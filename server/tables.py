@@ -119,6 +119,16 @@ worker = Table(
     sqlite_strict=True,
 )
 
+# What all workers look at: whether they are to make anything.
+control = Table(
+    "control",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    sqlite_strict=True,
+)
+
 # Kept apart from the jobs: a key stays used although its video has been deleted.
 idempotency_key = Table(
     "idempotency_key",

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.errors import Cancelled, DoesNotFit, OutOfMemory, PipelineError
 from pipelines.plan import MemoryPlan
 from pipelines.types import Clip, Progress, Report, Stage
 from server.assets import AssetStore, Variant
+from server.control import Control
 from server.jobs import Job, JobError, JobId, JobResult, WorkerId
 from server.lease import Ending, Lease
 from server.previews import Previews
@@ -94,6 +96,7 @@ class Worker:
         self._job: JobId | None = None
         self._timings = TimingStore(store.engine)
         self._gate = Gate(settings)
+        self._control = Control(store.engine, time.time)
 
     def run(self) -> None:
         """Work until the drain begins."""
@@ -113,7 +116,7 @@ class Worker:
         """Make the next job, if one waits; tell whether one did."""
         self._store.requeue_lost(max_attempts=self._settings.max_attempts)
         chosen = choose(self._store.waiting(), self._models.names())
-        if self._gate.reason() is not None or chosen is None:
+        if self._gate.reason(self._paused()) is not None or chosen is None:
             return False
         job = self._store.claim(chosen.id, self._place.id, self._settings.lease_s)
         if job is not None:
@@ -124,6 +127,13 @@ class Worker:
                 self._models.rest()
             self._job = None
         return True
+
+    def _paused(self) -> str | None:
+        """Return why the operator wants nothing made, or None. The device is for others then."""
+        reason = self._control.reason()
+        if reason is not None:
+            self._models.clear()
+        return reason
 
     def _bear(self, error: Exception) -> None:
         """Pause if the storage is in trouble, which passes; else raise the error."""
@@ -156,7 +166,8 @@ class Worker:
         waited_s = (job.started_at or job.created_at) - job.created_at
         _log.info("job_started id=%s card=%s attempt=%d waited_s=%.1f", job.id, job.card, job.attempts, waited_s)
         _log.debug("job_prompt id=%s prompt=%r", job.id, job.request.prompt)
-        with Lease(self._store, job.id, self._place.id, lease_s=self._settings.lease_s) as lease:
+        lease_s, gives_way = self._settings.lease_s, partial(self._control.gives_way, job.id)
+        with Lease(self._store, job.id, self._place.id, lease_s=lease_s, gives_way=gives_way) as lease:
             outcome = self._attempt(job, lease)
         if outcome is None:
             if lease.ending is Ending.LOST:
@@ -222,7 +233,7 @@ class Worker:
         try:
             return self._make(job, lease, reached)
         except Cancelled:
-            if lease.ending is Ending.LOST or (lease.ending is None and self._drain.begun()):
+            if lease.ending in (Ending.LOST, Ending.GIVEN_WAY) or (lease.ending is None and self._drain.begun()):
                 return None
             return CANCELLED
         except (OutOfMemory, MemoryError) as error:
@@ -276,6 +287,11 @@ class Worker:
 
         def report(progress: Progress) -> None:
             reached[0] = progress.stage
+            if lease.is_wanted_back and progress.stage is Stage.DENOISE:
+                # From the next step on every state is kept; what is nearly done is finished.
+                if checkpoints.hurries:
+                    lease.give_way()
+                checkpoints.hurry()
             if self._drain.begun():
                 checkpoints.hurry()
             lease.note(replace(meter.update(progress, time.monotonic()), preview=previews.count))

@@ -33,6 +33,8 @@ VERBS = {
     "ps": "show workers, running and waiting videos",
     "doctor": "check this machine, and say how to mend what is wrong",
     "cancel": "stop videos that wait or run",
+    "pause": "have nothing made for a while, and free the device",
+    "resume": "go on after a pause, where the videos were left",
     "prune": "remove the files of old videos; the records stay",
     "backup": "copy database and files into a folder, while the server runs",
     "keys": "make, list and revoke the API keys of clients",
