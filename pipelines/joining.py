@@ -49,18 +49,31 @@ def pieces_of(made: Mapping[str, JsonValue] | None) -> tuple[Piece, ...]:
         return ()
 
 
-def provenance(request: GenerationRequest) -> dict[str, JsonValue]:
-    """Return what the joined clip was made of, ready for JSON. Pieces of joined parts are listed themselves."""
+def provenance(request: GenerationRequest, model: str) -> dict[str, JsonValue]:
+    """Return what the joined clip was made of, ready for JSON. Pieces of joined parts are listed themselves.
+
+    Beside them stands what ``media.provenance`` says of other clips, here of the last part, which ``model`` made: a
+    record that is lost is written again from that.
+    """
     pieces: list[Piece] = []
     for part in request.parts:
         made = media.probe(part.path).provenance
         pieces += _flat(part, made)
     return {
         "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "guidance_scale_2": request.guidance_scale_2,
+        "flow_shift": request.flow_shift,
         "size": request.delivery.size,
+        "native_size": request.shape.size,
         "num_frames": request.delivery.frames,
+        "native_frames": request.shape.frames,
         "fps": request.delivery.fps,
         "sound": request.sound,
+        "model": model,
         JOINED: [piece.model_dump(mode="json") for piece in pieces],
     }
 

@@ -273,7 +273,7 @@ class Worker:
                 raise Cancelled("the worker has to end")
 
         with self._assets.work_dir(job.id) as folder:
-            embedded = joining.provenance(job.request) if self._settings.embed_metadata else None
+            embedded = joining.provenance(job.request, job.card) if self._settings.embed_metadata else None
             video = folder / Variant.VIDEO.filename
             joining.join(job.request, video, metadata=embedded, report=report)
             sizes = self._publish(job, folder, lease)

@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from pipelines import media
-from pipelines.types import Stage
+from pipelines.types import GenerationRequest, Stage, VideoShape
 from server.assets import AssetMissing, AssetStore, Variant
-from server.jobs import Job, JobId, JobStatus
+from server.jobs import Job, JobId, JobStatus, new_job_id
 from server.settings import Settings
 from server.store import JobNotFound, JobStore
 from server.workers import WorkerInfo
+from tests.server.routes.conftest import movie
 
 PATIENCE_S = 240
 WORD = {"prompt": "a red ball on a green field", "seed": 3, "seconds": "2"}
@@ -147,6 +148,32 @@ def test_a_video_survives_the_api_that_accepted_it(serve: Callable[..., Server])
         assert job.error is None
         assert job.attempts == 1
         second.assert_made_once(job_id)
+
+
+def test_a_join_survives_its_worker(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """No model is loaded: the clip comes from a file, and joining it needs none."""
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(movie(frames=160, fps=8))
+    with serve() as server:
+        shape = VideoShape(160, 96, 160, 8)
+        now = time.time()
+        request = GenerationRequest("a ball", "", shape, shape, 3, 20, 4.0)
+        made = Job(new_job_id(now), "sora-2", "homereel-mini", JobStatus.COMPLETED, request, now)
+        server.store.add(made, max_queued=9)
+        server.assets.put(made.id, Variant.VIDEO, clip)
+        answer = server.api.post("videos/join", json={"videos": [{"id": made.id}] * 8})
+        assert answer.status_code == 200, answer.text
+        job_id = JobId(answer.json()["id"])
+
+        def is_joining() -> bool:
+            progress = server.store.get(job_id).progress
+            return progress is not None and progress.stage is Stage.MUX
+
+        until(is_joining)
+        os.kill(server.worker().pid, signal.SIGKILL)
+        job = server.until_done(job_id)
+        assert (job.error, job.attempts) == (None, 2)
+        assert media.probe(server.assets.path(job_id, Variant.VIDEO)).shape.frames == 8 * 160
 
 
 def _runs(pid: int) -> bool:

@@ -58,7 +58,7 @@ def joined(clips: list[Path], tmp_path: Path, make_request: MakeRequest) -> Call
         shape = SHAPE._replace(frames=sum(part.frames for part in parts))
         request = make_request(shape=shape, delivery=shape, conditions=(), parts=parts, sound=sound)
         path = tmp_path / "joined.mp4"
-        joining.join(request, path, metadata=joining.provenance(request), report=report)
+        joining.join(request, path, metadata=joining.provenance(request, "mini"), report=report)
         return path
 
     return join
@@ -116,7 +116,7 @@ def test_the_file_lists_its_pieces_also_those_of_a_joined_part(
     parts = (Part(kept, shape, 8, 14, "video_j"), Part(kept, shape, 0, 2, "video_j"))
     total = shape._replace(frames=8)
     again = make_request(shape=total, delivery=total, conditions=(), parts=parts)
-    pieces = joining.pieces_of(joining.provenance(again))
+    pieces = joining.pieces_of(joining.provenance(again, "mini"))
     assert [(piece.video, piece.start_frame, piece.end_frame) for piece in pieces] == [
         ("video_0", 8, 10),
         ("video_1", 4, 8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from pipelines import joining, media
 from pipelines.types import Part, VideoShape
 from server.assets import AssetMissing, AssetStore, Variant
 from server.jobs import JobId, JobStatus, Origin, WorkerId
+from server.repair import index_again
 from server.store import JobStore
 from server.worker import Worker
 
@@ -59,6 +61,18 @@ def test_it_asks_no_model(
     assert [(piece.start_frame, piece.end_frame) for piece in pieces] == [(0, 8), (2, 5)]
     assert all((piece.made or {})["prompt"] == job.request.prompt for piece in pieces)
     assert assets.path(job_id, Variant.SPRITESHEET).is_file()
+
+
+def test_its_record_is_written_again_from_its_file(
+    worker: Worker, store: JobStore, assets: AssetStore, tmp_path: Path, joined: Callable[[], JobId]
+) -> None:
+    job_id = joined()
+    worker.run_one()
+    emptied = JobStore.open(f"sqlite:///{tmp_path / 'new.sqlite3'}")
+    assert {outcome.reason for outcome in index_again(emptied, assets)} == {None}
+    before, after = store.get(job_id), emptied.get(job_id)
+    assert (after.request.prompt, after.request.delivery) == (before.request.prompt, before.request.delivery)
+    emptied.close()
 
 
 def test_a_lost_one_is_joined_by_the_next_worker(
