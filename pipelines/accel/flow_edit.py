@@ -10,11 +10,14 @@ Source: "FlowEdit: Inversion-Free Text-Based Editing Using Pre-Trained Flow Mode
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+
+from pipelines.accel.states import Frozen, freeze, thaw
 
 
 class Velocities(NamedTuple):
@@ -53,32 +56,52 @@ Predict: TypeAlias = Callable[[Tensor, Tensor, float], Velocities]
 """From the noisy edit, the noisy clip and the noise level in (0, 1]."""
 
 
+class Course(NamedTuple):
+    """How an edit goes.
+
+    Attributes:
+        sigmas: Noise levels from the first to 0; the first says how far the edit may go.
+        guidance_scale: How much further than the words say; 1 goes exactly as far.
+        state: What a step's snapshot kept in an earlier attempt, to go on from, bit for bit; None begins.
+    """
+
+    sigmas: Sequence[float]
+    guidance_scale: float
+    state: bytes | None = None
+
+
 def edited(
     clip: Tensor,
     predict: Predict,
-    sigmas: Sequence[float],
-    guidance_scale: float,
+    course: Course,
     noise: Noise,
-    on_step: Callable[[int, Tensor], None],
+    on_step: Callable[[int, Tensor, Callable[[], Frozen]], None],
 ) -> Tensor:
     """Return the edit of a clip.
 
     Args:
         clip: Clean latents ``(1, tokens, channels)``, float32.
         predict: The model.
-        sigmas: Noise levels from the first to 0; the first says how far the edit may go.
-        guidance_scale: How much further than the words say; 1 goes exactly as far.
+        course: How it goes, and from where.
         noise: What clip and edit share, drawn anew at every step.
-        on_step: Given the number of steps done and the edit so far; may raise.
+        on_step: Given the number of steps done, the edit so far, and what copies all that it takes to go on from
+            there; may raise.
     """
-    edit = clip
-    for step, (sigma, following) in enumerate(pairwise(sigmas), start=1):
+    edit, done = clip, 0
+    if course.state is not None:
+        kept = thaw(course.state, str(clip.device))
+        edit, done = kept["edit"], kept["step"]
+        noise.generator.set_state(kept["generator"])
+    for step, (sigma, following) in enumerate(pairwise(course.sigmas), start=1):
+        if step <= done:
+            continue
         changes: list[Tensor] = []
         for one in noise.draw(clip):
             noisy = clip + sigma * (one - clip)
             velocities = predict(edit + noisy - clip, noisy, sigma)
             change = velocities.unwanted - velocities.clip
-            changes.append(change + guidance_scale * (velocities.wanted - velocities.unwanted))
+            changes.append(change + course.guidance_scale * (velocities.wanted - velocities.unwanted))
         edit = edit + (following - sigma) * (sum(changes[1:], start=changes[0]) / len(changes))
-        on_step(step, edit)
+        state = {"step": step, "edit": edit, "generator": noise.generator.get_state()}
+        on_step(step, edit, partial(freeze, state))
     return edit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from typing_extensions import override
 
-from pipelines.accel.flow_edit import Noise, Velocities, edited
+from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
@@ -249,12 +249,12 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
             )[0]
             return Velocities(*made.float().chunk(3))
 
-        def step_end(step: int, edit: torch.Tensor) -> None:
-            loop.on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0)))
+        def step_end(step: int, edit: torch.Tensor, snapshot: Callable[[], Frozen]) -> None:
+            loop.on_step(Step(step, steps, partial(self._sketch, request.shape, edit, 0.0), snapshot))
 
         levels = [request.source.strength * level for level in self._sigmas(steps)]
         noise = Noise(loop.generator, paired=self._options.paired_edits)
-        edit = edited(packed, predict, levels, request.guidance_scale, noise, step_end)
+        edit = edited(packed, predict, Course(levels, request.guidance_scale, given.state), noise, step_end)
         if there is not None:
             edit = torch.cat([there, edit[:, clean:]], dim=1)
         return pipe._unpack_latents(edit, *grid)

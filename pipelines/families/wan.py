@@ -6,7 +6,7 @@ Source: "Wan: Open and Advanced Large-Scale Video Generative Models", https://ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from pipelines.accel.flow_edit import Noise, Velocities, edited
+from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
@@ -231,13 +231,14 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
             # One after the other: a batch of three would need three times the room.
             return Velocities(*(self._velocity(expert, state, words, sigma) for state, words in said))
 
-        def step_end(step: int, edit: Tensor) -> None:
-            on_step(Step(step, request.num_inference_steps, partial(self._sketcher.paint, edit, 0.0)))
+        def step_end(step: int, edit: Tensor, snapshot: Callable[[], Frozen]) -> None:
+            on_step(Step(step, request.num_inference_steps, partial(self._sketcher.paint, edit, 0.0), snapshot))
 
         levels = [request.source.strength * float(level) for level in scheduler.sigmas]
         generator = torch.Generator("cpu").manual_seed(request.seed)
         with self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2"):
-            return edited(clip, predict, levels, request.guidance_scale, Noise(generator), step_end)
+            course = Course(levels, request.guidance_scale, given.state)
+            return edited(clip, predict, course, Noise(generator), step_end)
 
     def _velocity(self, expert: Any, state: Tensor, words: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((1,), 1000 * sigma, device=state.device)

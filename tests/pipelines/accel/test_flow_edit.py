@@ -1,12 +1,15 @@
 """What two prompts say alike cancels out; what they say otherwise is done, as far as it may be."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from pipelines.accel.flow_edit import Noise, Velocities, edited
+from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.errors import Cancelled
 
+Snapshot = Callable[[], Callable[[], bytes]]
 CLIP = torch.linspace(-1, 1, 24).view(1, 6, 4)
 
 
@@ -23,7 +26,7 @@ def made(
 
     levels = sigmas or (0.8, 0.6, 0.4, 0.2, 0.0)
     generator = torch.Generator().manual_seed(seed)
-    return edited(CLIP, predict, levels, guidance_scale, Noise(generator), lambda step, edit: None)
+    return edited(CLIP, predict, Course(levels, guidance_scale), Noise(generator), lambda *_: None)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0, 9.0])
@@ -48,7 +51,7 @@ def test_the_seed_decides_what_depends_on_noise() -> None:
 
     def run(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return edited(CLIP, predict, (0.9, 0.5, 0.0), 3.0, Noise(generator), lambda step, edit: None)
+        return edited(CLIP, predict, Course((0.9, 0.5, 0.0), 3.0), Noise(generator), lambda *_: None)
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -63,7 +66,7 @@ def test_every_step_has_a_noise_of_its_own_that_clip_and_edit_share() -> None:
         assert torch.allclose(edit, clip, atol=1e-5)
         return Velocities(clip, clip, clip)
 
-    edited(CLIP, predict, (0.9, 0.5, 0.2, 0.0), 3.0, Noise(torch.Generator().manual_seed(1)), lambda step, edit: None)
+    edited(CLIP, predict, Course((0.9, 0.5, 0.2, 0.0), 3.0), Noise(torch.Generator().manual_seed(1)), lambda *_: None)
     correlations = torch.corrcoef(torch.stack(noises).flatten(1))
     assert (correlations - torch.eye(3)).abs().max() < 0.6
 
@@ -75,7 +78,7 @@ def test_what_noise_brings_along_cancels_out_in_pairs() -> None:
 
     def run(*, paired: bool) -> Tensor:
         noise = Noise(torch.Generator().manual_seed(1), paired)
-        return edited(torch.zeros_like(CLIP), predict, (0.5, 0.0), 1.0, noise, lambda step, edit: None)
+        return edited(torch.zeros_like(CLIP), predict, Course((0.5, 0.0), 1.0), noise, lambda *_: None)
 
     assert run(paired=False).abs().max() > 0.1
     assert run(paired=True).abs().max() < 1e-6
@@ -84,7 +87,7 @@ def test_what_noise_brings_along_cancels_out_in_pairs() -> None:
 def test_steps_are_counted_and_can_be_the_last() -> None:
     seen: list[int] = []
 
-    def on_step(step: int, edit: Tensor) -> None:
+    def on_step(step: int, edit: Tensor, snapshot: Snapshot) -> None:
         assert edit.shape == CLIP.shape
         seen.append(step)
         if step == 2:
@@ -94,5 +97,25 @@ def test_steps_are_counted_and_can_be_the_last() -> None:
         return Velocities(edit, edit, clip)
 
     with pytest.raises(Cancelled):
-        edited(CLIP, predict, (0.9, 0.6, 0.3, 0.0), 3.0, Noise(torch.Generator().manual_seed(1)), on_step)
+        edited(CLIP, predict, Course((0.9, 0.6, 0.3, 0.0), 3.0), Noise(torch.Generator().manual_seed(1)), on_step)
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_an_edit_goes_on_where_it_stopped_to_the_bit(paired: bool) -> None:
+    def predict(edit: Tensor, clip: Tensor, sigma: float) -> Velocities:
+        return Velocities(edit.sin(), edit.cos() * sigma, clip.cos())
+
+    def run(on_step: Callable[[int, Tensor, Snapshot], None], state: bytes | None = None) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        course = Course((0.9, 0.6, 0.4, 0.0), 3.0, state)
+        # What comes after the edit draws from the same generator.
+        return edited(CLIP, predict, course, Noise(generator, paired), on_step), torch.randn(3, generator=generator)
+
+    kept: list[bytes] = []
+    whole = run(lambda step, edit, snapshot: kept.append(snapshot()()))
+    for done, state in enumerate(kept, start=1):
+        again: list[bytes] = []
+        resumed = run(lambda step, edit, snapshot, again=again: again.append(snapshot()()), state)
+        assert all(map(torch.equal, resumed, whole)), f"after step {done}"
+        assert again == kept[done:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,25 @@ class FamilyContract(ABC):
             for start in (0, 9)
         )
         assert not equal(near, far)
+
+    def test_an_edit_goes_on_where_it_stopped_to_the_bit(self, pipeline: Any, album: Path) -> None:
+        self.needs("edit")
+        size = self.card.shape.sizes[0]
+        shape = VideoShape(self.card.shape.min_frames, size.height, size.width, self.card.shape.fps)
+        source = SourceClip(Path("unread.mp4"), shape, "edit", "red ball")
+        request = self.wish(album, "blue night", source=source, guidance_scale=self.card.sampling.guidance_scale)
+        given = Given(edited=self.footage(shape.frames))
+        kept: list[bytes] = []
+
+        def on_step(step: Step) -> None:
+            assert step.snapshot is not None
+            kept.append(step.snapshot()())
+
+        whole = pipeline.denoise(request, pipeline.encode(request), given, on_step)
+        assert len(kept) == request.num_inference_steps
+        for done in (1, len(kept)):
+            resumed = self.latents(pipeline, request, replace(given, state=kept[done - 1]))
+            assert equal(resumed, whole), f"after step {done}"
 
     def test_an_edit_without_a_change_is_its_source_and_the_seed_decides(self, pipeline: Any, album: Path) -> None:
         self.needs("edit")
