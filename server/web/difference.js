@@ -1,5 +1,5 @@
 // What is different between two texts, and between the settings of videos.
-import { draft, edit, model, size } from './draft.js';
+import { draft, edit, model, seconds, size } from './draft.js';
 import { html } from './lib.js';
 import { modelName } from './state.js';
 import { times } from './format.js';
@@ -56,6 +56,7 @@ export function Changed() {
   const rows = [
     ['Model', modelName(from.model), modelName(model.value?.id ?? '')],
     ['Size', times(from.size), times(size.value)],
+    ['Length', `${from.seconds} s`, `${seconds.value} s`],
     ['Seed', String(from.seed), seed || 'new'],
     ['Left out', from.negative_prompt || 'nothing', negative || 'nothing'],
     ['Steps', String(from.num_inference_steps), steps || String(model.value?.num_inference_steps ?? '')],
