@@ -10,7 +10,7 @@ import { Restore, useDrop } from './restore.js';
 import { Queue, Stage, Strip } from './stage.js';
 import { address, route, running, start, theme, waiting } from './state.js';
 import { System } from './system.js';
-import { Dialog, IconButton, Toasts } from './ui.js';
+import { Dialog, IconButton, modals, Toasts } from './ui.js';
 import { Viewer } from './viewer.js';
 
 /** @type {[View, string, string][]} */
@@ -92,7 +92,7 @@ function App() {
     <${Head} /><${View} key=${route.value.view} /><${Viewer} />
     ${isDropping.value && html`<div class="dropping"><p>Drop an MP4 made here to get its prompt and settings back</p></div>`}
     <${Restore} />
-    ${locked.value && html`<${KeyDialog} />`}<${Toasts} />`;
+    ${locked.value && html`<${KeyDialog} />`}${!modals.value && html`<${Toasts} />`}`;
 }
 
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));

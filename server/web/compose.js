@@ -20,7 +20,7 @@ async function generate() {
   const [first] = await submit();
   if (!first) return;
   focus.value = first.id;
-  document.getElementById('stage')?.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  document.getElementById('stage')?.scrollIntoView({ behavior: 'smooth' });
 }
 
 function Prompt() {

@@ -1,15 +1,27 @@
 // Which models there are and may be used for what, and how the machine is doing.
-import { get } from './api.js';
-import { counted, memory, times } from './format.js';
+import { ask, get, key, post, useKey } from './api.js';
+import { counted, duration, memory, times } from './format.js';
 import { Icon } from './icons.js';
 import { html, useEffect, useSignal } from './lib.js';
 import { attempt, notices, queue, toggleNotices } from './state.js';
 import { Empty } from './ui.js';
-import { key, useKey } from './api.js';
 
 const ABLE = /** @type {Record<string, string>} */ ({
   text: 'text', first_frame: 'first frame', last_frame: 'last frame', references: 'characters', audio: 'sound', edit: 'remix', extend: 'extend', lora: 'LoRA', negative_prompt: 'leave out',
 });
+
+/** @param {{model: Model}} props What a clip of the model's own kind takes here, as the server foresees it. */
+function Fit({ model }) {
+  const seen = useSignal(/** @type {Estimate | null} */ (null));
+  useEffect(() => {
+    void post('/v1/videos/estimate', { model: model.id, prompt: 'a film' }).then((it) => { seen.value = it; }, () => {});
+  }, []);
+  const it = seen.value;
+  if (!it) return null;
+  const takes = [memory(it.predicted_memory_mb), it.predicted_time_s === null ? '' : `about ${duration(it.predicted_time_s)} for ${it.seconds} s`];
+  return html`<div><dt>Takes</dt><dd>${takes.filter(Boolean).join(', ') || 'not known yet'}</dd></div>
+    ${it.warnings.length > 0 && html`<div><dt>But</dt><dd>${it.warnings.join('; ')}</dd></div>`}`;
+}
 
 /** @param {{model: Model, names: string[]}} props */
 const Card = ({ model, names }) => html`
@@ -20,6 +32,7 @@ const Card = ({ model, names }) => html`
       <div><dt>Sizes</dt><dd>${model.sizes.slice(0, 4).map(times).join(', ')}${model.sizes.length > 4 ? ' …' : ''}</dd></div>
       <div><dt>Length</dt><dd>up to ${model.max_seconds} s at ${model.fps} fps</dd></div>
       <div><dt>Can</dt><dd>${model.capabilities.map((one) => ABLE[one] ?? one).join(', ')}</dd></div>
+      ${model.installed && html`<${Fit} model=${model} />`}
       <div><dt>Licence</dt><dd><a href=${model.licence_url} target="_blank" rel="noreferrer">${model.licence}</a>${model.gated ? ' (asks before the download)' : ''}</dd></div>
       ${names.length > 0 && html`<div><dt>Also</dt><dd>${names.join(', ')}</dd></div>`}
     </dl>
@@ -28,12 +41,16 @@ const Card = ({ model, names }) => html`
   </article>`;
 
 function Machine() {
-  const ready = useSignal(/** @type {Ready | null} */ (null)), version = useSignal('');
+  const ready = useSignal(/** @type {Ready | null} */ (null)), version = useSignal(''), free = useSignal('');
   useEffect(() => {
-    const ask = () => void get('/ready').then((it) => { ready.value = it; }, () => { ready.value = null; });
-    ask();
+    const look = () => void get('/ready').then((it) => { ready.value = it; }, () => { ready.value = null; });
+    look();
+    void ask('/metrics').then(async (answer) => {
+      const bytes = /^homereel_disk_free_bytes (\S+)/m.exec(await answer.text())?.[1];
+      free.value = bytes ? `, ${memory(Number(bytes) / 1e6)} of disk free` : '';
+    }, () => {});
     void get('/health').then((it) => { version.value = it.version; }, () => {});
-    const again = setInterval(ask, 5000);
+    const again = setInterval(look, 5000);
     return () => clearInterval(again);
   }, []);
   const seen = ready.value;
@@ -45,7 +62,7 @@ function Machine() {
         <ul class="workers">${seen.workers.map((worker, index) => html`
           <li key=${index}><span class=${`dot ${worker.busy ? 'busy' : 'good'}`}></span><strong>${worker.device}</strong> <span>${worker.busy ? 'making a video' : 'free'}</span>
             ${worker.models.map((loaded) => html`<p class="note" key=${loaded.model}>${loaded.model} · ${memory(loaded.memory_mb)} · ${loaded.plan}</p>`)}</li>`)}</ul>`}
-      <p class="note">${queue.value ? `${counted(queue.value.workers, 'worker')}, ${counted(queue.value.waiting.length, 'video')} waiting` : ''}</p>
+      <p class="note">${queue.value ? `${counted(queue.value.workers, 'worker')}, ${counted(queue.value.waiting.length, 'video')} waiting${free.value}` : ''}</p>
     </section>`;
 }
 

@@ -1,6 +1,6 @@
 // The small parts that every view uses.
 import { Icon } from './icons.js';
-import { html, useEffect, useRef } from './lib.js';
+import { html, signal, useEffect, useRef } from './lib.js';
 import { hush, say, toasts } from './state.js';
 
 /** @param {{icon: string, label: string, onClick: (event: MouseEvent) => void, pressed?: boolean, disabled?: boolean, kind?: string, id?: string}} props */
@@ -50,6 +50,9 @@ export function Menu({ label, icon, kind = '', children, up }) {
     </details>`;
 }
 
+/** How many dialogs are open: what lies behind one cannot be reached, so each shows the messages itself. */
+export const modals = signal(0);
+
 /** @param {{title: string, children?: Children, onClose: () => void, kind?: string}} props */
 export function Dialog({ title, children, onClose, kind = '' }) {
   const place = useRef(/** @type {HTMLDialogElement | null} */ (null));
@@ -60,13 +63,14 @@ export function Dialog({ title, children, onClose, kind = '' }) {
       // Keys are for what the dialog shows, unless somebody goes to a button.
       if (kind === 'viewer') dialog.focus();
     }
-    return () => dialog?.close();
+    modals.value += 1;
+    return () => { dialog?.close(); modals.value -= 1; };
   }, []);
   return html`
     <dialog ref=${place} class=${`dialog ${kind}`} aria-label=${title} tabindex="-1"
       onCancel=${(/** @type {Event} */ event) => { if (event.target === place.current) { event.preventDefault(); onClose(); } }}
       onClick=${(/** @type {Event} */ event) => { if (event.target === place.current) onClose(); }}>
-      ${children}
+      ${children}<${Toasts} />
     </dialog>`;
 }
 

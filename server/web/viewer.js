@@ -1,6 +1,6 @@
 // One clip, large, with everything that is known of it and everything that can be made of it.
 import { contentPath, shown } from './api.js';
-import { reuse } from './draft.js';
+import { reuse, usePreset } from './draft.js';
 import { SETTINGS } from './difference.js';
 import { ago, duration, memory } from './format.js';
 import { clips, filter, picked } from './gallery.js';
@@ -11,7 +11,7 @@ import { html, useEffect, useRef, useSignal } from './lib.js';
 import { Player } from './player.js';
 import { command, curl, python, request } from './snippets.js';
 import { focus } from './stage.js';
-import { address, attempt, erase, go, look, recent, route, say, star, videos } from './state.js';
+import { address, attempt, erase, go, look, modelsById, recent, route, say, star, videos } from './state.js';
 import { copy, Dialog, Empty, IconButton, Menu, save } from './ui.js';
 
 /** @param {Video} video */
@@ -80,6 +80,7 @@ function Acts({ video, onClose }) {
   const isAsked = useSignal(false);
   const gone = () => { onClose(); void erase(video); };
   const again = (/** @type {'keep' | 'new'} */ seed) => { reuse(video, { seed }); go('create'); };
+  const isDraft = video.num_inference_steps < (modelsById.value.get(video.model)?.num_inference_steps ?? 0);
   const compare = () => {
     if (!picked.value.includes(video.id)) picked.value = [...picked.value, video.id];
     if (picked.value.length > 1) go('compare', ...picked.value.slice(-4));
@@ -89,6 +90,7 @@ function Acts({ video, onClose }) {
     <div class="acts">
       <${Menu} label="Reuse settings" icon="reuse">
         <button type="button" onClick=${() => again('keep')}>Same seed <small>change one thing and compare</small></button>
+        ${isDraft && html`<button type="button" onClick=${() => { again('keep'); usePreset('final'); }}>Final quality <small>same seed, all steps</small></button>`}
         <button type="button" onClick=${() => again('new')}>New seed <small>another take</small></button>
       </${Menu}>
       <button type="button" class="button quiet" onClick=${compare}><${Icon} name="compare" />Compare</button>

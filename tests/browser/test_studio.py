@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+from argparse import ArgumentParser
 from pathlib import Path
 
 import httpx2
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from server.cli import generate
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage, save_to, serious
 
 VIEWS = ("create", "gallery", "compare/{0},{1}", "library", "system", "gallery/{0}")
@@ -119,6 +123,35 @@ def test_a_clip_its_settings_and_its_last_frame_can_be_taken_along(
     expect(prompt).to_have_value(settings["prompt"])
     expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
     expect(page.get_by_label("Steps")).to_have_value("2")
+
+
+def test_what_is_copied_asks_for_the_same_video(open_page: OpenPage, made: list[str], api: httpx2.Client) -> None:
+    page = open_page(f"#/create/{made[0]}")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    viewer = page.get_by_role("dialog", name="Video")
+
+    def copied(what: str) -> str:
+        _pick(viewer, "Copy as", what)
+        expect(page.get_by_role("status").get_by_text("copied")).to_have_count(1)
+        page.get_by_role("button", name="Dismiss").click()
+        return page.evaluate("navigator.clipboard.readText()")
+
+    again = json.loads(subprocess.run(["sh", "-c", copied("curl")], check=True, capture_output=True).stdout)
+    api.post(f"/videos/{again['id']}/cancel")
+    same = ("model", "prompt", "size", "seconds", "seed", "num_inference_steps", "guidance_scale")
+    source = api.get(f"/videos/{made[0]}").json()
+    assert {name: again[name] for name in same} == {name: source[name] for name in same}
+
+    parser = ArgumentParser()
+    generate.configure(parser)
+    homereel, verb, *arguments = shlex.split(copied("Command line"))
+    asked = parser.parse_args(arguments)
+    assert (homereel, verb) == ("homereel", "generate")
+    assert (asked.prompt, asked.seed, asked.num_inference_steps) == (BALL, 5, 2)
+
+    program = copied("Python")
+    compile(program, "copied", "exec")
+    assert "client.videos.create_and_poll" in program
 
 
 def test_clips_are_joined_and_cut(open_page: OpenPage, made: list[str]) -> None:
