@@ -51,6 +51,7 @@ class Placement(NamedTuple):
     text_encoder_on_cpu: bool
     attention: str
     compiled: bool
+    step_cache: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class MemoryPlan:
         tiled: Whether the decoder works tile by tile.
         attention: Name of the attention kernel, as diffusers spells it.
         compiled: Whether the denoiser's blocks are compiled.
+        step_cache: Share of change below which a step takes the last one's results; 0 computes every step.
         peak_bytes: What each stage should need of the device at most, the CUDA context and the allocator's slack
             included; empty if nobody has worked it out.
         ram_bytes: What the process should need of the machine's memory at most; 0 if nobody has worked it out.
@@ -80,6 +82,7 @@ class MemoryPlan:
     tiled: bool = False
     attention: str = "native"
     compiled: bool = False
+    step_cache: float = 0.0
     peak_bytes: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
     ram_bytes: int = 0
     disk_bytes: int = 0
@@ -100,6 +103,7 @@ class MemoryPlan:
             self.text_encoder_on_cpu,
             self.attention,
             self.compiled,
+            self.step_cache,
         )
 
     def describe(self) -> str:
@@ -112,6 +116,8 @@ class MemoryPlan:
             words.append("text encoder on the CPU")
         if self.tiled:
             words.append("tiled decode")
+        if self.step_cache:
+            words.append(f"step cache {self.step_cache:g} (lossy)")
         return ", ".join(words)
 
 

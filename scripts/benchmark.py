@@ -111,6 +111,7 @@ def tasks(options: argparse.Namespace) -> list[Task]:
             plan = MemoryPlan(
                 options.device, dtype, quantisation=options.quantisation, offload=offload, tiled=options.tiled,
                 text_encoder_on_cpu=options.text_encoder_on_cpu, attention=options.attention, compiled=options.compile,
+                step_cache=options.step_cache,
             )  # fmt: skip
             # What ships is small as it is, and nowhere written down.
             tiny = options.tiny and name in random_weights.known()
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--offload", nargs="+", type=Offload, default=[Offload.NONE], choices=list(Offload))
     parser.add_argument("--quantisation", type=Quantisation, default=Quantisation.NONE, choices=list(Quantisation))
+    parser.add_argument("--step-cache", type=float, default=0.0, help="lossy; see the setting of that name")
     parser.add_argument("--attention", default="native")
     parser.add_argument("--tiled", action="store_true", help="decode tile by tile")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser's blocks")

@@ -28,6 +28,7 @@ def label(row: dict[str, Any]) -> str:
     words = [plan["dtype"]]
     words += [plan[name] for name in ("quantisation", "offload") if plan[name] != "none"]
     words += ["tiled"] * plan["tiled"] + ["compiled"] * plan["compiled"]
+    words += [f"step cache {plan['step_cache']:g}"] if plan.get("step_cache") else []
     words += [plan["attention"]] if plan["attention"] != "native" else []
     words += [f"cap {task['cap_gib']:g}"] if task["cap_gib"] else []
     return " ".join(words) + (" tiny" if task["tiny"] else "")

@@ -55,6 +55,13 @@ class Settings(BaseSettings):
         description="Attention kernel on GPUs, as diffusers spells it: native, _native_cudnn, flash, xformers, sage, "
         "... Default: the first that works of those that do not round.",
     )
+    step_cache: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Lossy: a step that differs from the last by less than this share takes its results. 0.05 is "
+        "careful, 0.2 bold, 0 computes every step. Results say that it was on.",
+    )
     accept_licences: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Licences, by their ids in `homereel list`, that sora-2 and sora-2-pro may lead to although they "

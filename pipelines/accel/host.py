@@ -22,6 +22,7 @@ import torch
 import transformers
 from torch import nn
 
+from pipelines.accel import step_cache
 from pipelines.accel.attention import use_attention
 from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
@@ -148,6 +149,8 @@ class Host(Generic[P]):
             said["attention"] = plan.attention
         if plan.quantisation is not Quantisation.NONE:
             said["quantisation"] = plan.quantisation.value
+        if self._settled.caches_steps:
+            said["step_cache"] = f"{plan.step_cache:g}"
         if plan.offload is not Offload.NONE:
             said["offload"] = plan.offload.value
         return said
@@ -241,11 +244,13 @@ class Denoisers:
 
     Attributes:
         parts: By name.
+        caches_steps: Whether they take results of earlier steps, which changes what they make.
     """
 
     def __init__(self, plan: MemoryPlan) -> None:
         self._plan = plan
         self.parts: dict[str, Any] = {}
+        self.caches_steps = False
         self._folders: list[Path] = []
 
     def settle(self, name: str, part: Any) -> None:
@@ -256,6 +261,8 @@ class Denoisers:
         self.parts[name] = part
         quantize(part, plan)
         use_attention(part, plan.attention)
+        if plan.step_cache:
+            self.caches_steps = step_cache.enable(part, plan.step_cache)
         if plan.compiled:
             part.compile_repeated_blocks(fullgraph=True)
         if plan.offload is Offload.NONE:

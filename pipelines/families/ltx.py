@@ -28,6 +28,7 @@ from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.accel.step_cache import stream
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted
@@ -239,14 +240,15 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
                 noisy = torch.cat([packed[:, :clean], noisy[:, clean:]], dim=1)
             timestep = torch.full((3, edit.shape[1]), 1000 * sigma, device=edit.device)
             timestep[:, :clean] = 0
-            made = pipe.transformer(
-                hidden_states=torch.cat([edit, edit, noisy]).to(embeds.dtype),
-                encoder_hidden_states=embeds,
-                timestep=timestep,
-                encoder_attention_mask=masks,
-                video_coords=coordinates.expand(3, -1, -1),
-                return_dict=False,
-            )[0]
+            with stream(pipe.transformer, "edit"):
+                made = pipe.transformer(
+                    hidden_states=torch.cat([edit, edit, noisy]).to(embeds.dtype),
+                    encoder_hidden_states=embeds,
+                    timestep=timestep,
+                    encoder_attention_mask=masks,
+                    video_coords=coordinates.expand(3, -1, -1),
+                    return_dict=False,
+                )[0]
             return Velocities(*made.float().chunk(3))
 
         def step_end(step: int, edit: torch.Tensor, snapshot: Callable[[], Frozen]) -> None:

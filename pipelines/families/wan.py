@@ -34,6 +34,7 @@ from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.accel.step_cache import stream
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted, open_image
@@ -228,8 +229,12 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
         def predict(edit: Tensor, noisy: Tensor, sigma: float) -> Velocities:
             expert = pipe.transformer if sigma >= boundary else pipe.transformer_2
             said = ((edit, conditioning.positive), (edit, away), (noisy, conditioning.source))
+            made: list[Tensor] = []
             # One after the other: a batch of three would need three times the room.
-            return Velocities(*(self._velocity(expert, state, words, sigma) for state, words in said))
+            for name, (state, words) in zip(Velocities._fields, said, strict=True):
+                with stream(expert, name):
+                    made.append(self._velocity(expert, state, words, sigma))
+            return Velocities(*made)
 
         def step_end(step: int, edit: Tensor, snapshot: Callable[[], Frozen]) -> None:
             on_step(Step(step, request.num_inference_steps, partial(self._sketcher.paint, edit, 0.0), snapshot))
