@@ -158,7 +158,7 @@ def character(studio: Studio, index: int, num_frames: int | None = None) -> tupl
 def sheet(clips: list[Frames], path: Path, columns: int = 8) -> None:
     """Write frames of every clip at equal distances, a row each."""
     rows = [np.concatenate([c[round(i * (len(c) - 1) / (columns - 1))] for i in range(columns)], axis=1) for c in clips]
-    Image.fromarray(np.concatenate(rows)).save(path)
+    Image.fromarray(np.concatenate(rows)).save(path, quality=70)
 
 
 def main() -> None:
@@ -193,9 +193,9 @@ def main() -> None:
     if args.into:
         args.into.mkdir(parents=True, exist_ok=True)
         (args.into / "embedded-guided.json").write_text(json.dumps(report, indent=1) + "\n")
-        sheet([frames for _, frames in extensions], args.into / "embedded-extensions.png", 16)
-        sheet([frames for done in told for frames in done.frames], args.into / "embedded-edits.png")
-        sheet([frames for _, _, frames in characters], args.into / "embedded-characters.png")
+        sheet([frames for _, frames in extensions], args.into / "embedded-extensions.webp", 16)
+        sheet([frames for done in told for frames in done.frames], args.into / "embedded-edits.webp")
+        sheet([frames for _, _, frames in characters], args.into / "embedded-characters.webp")
 
 
 def shares(edits: list[Edit]) -> dict[str, float]:
