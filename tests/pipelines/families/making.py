@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image, ImageOps
 
+from pipelines.accel import projection
 from pipelines.card import ModelCard
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
@@ -51,3 +54,12 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     return all(equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_sketches() -> Iterator[None]:
+    """Fit sketches to a few latents: import it into the tests of families whose latents have few channels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "FRAMES", 2)
+        patch.setattr(projection, "LATENT_SIDE", 4)
+        yield

@@ -6,6 +6,7 @@ import json
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers.models.gemma.tokenization_gemma import GemmaTokenizer
+from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 CORPUS = ["a red ball on the grass", "a blue ball at night", "the red ball rolls over green grass"] * 3
@@ -36,3 +37,23 @@ def gemma(model_max_length: int = 64) -> GemmaTokenizer:
     found = json.loads(made.to_str())["model"]
     merges = [tuple(pair) for pair in found["merges"]]
     return GemmaTokenizer(vocab=found["vocab"], merges=merges, model_max_length=model_max_length)
+
+
+def qwen(*texts: str) -> Qwen2Tokenizer:
+    """Return a byte-pair tokenizer of the Qwen kind that knows the words of ``texts`` and takes conversations."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        [*CORPUS, *texts * 3],
+        trainers.BpeTrainer(vocab_size=590, special_tokens=special, initial_alphabet=letters, show_progress=False),
+    )
+    found = json.loads(made.to_str())["model"]
+    merges = [tuple(pair) for pair in found["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=found["vocab"], merges=merges, additional_special_tokens=special[1:])
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
