@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("reason", nargs="?", default="", help="told to whoever waits")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_settings(parser, PLACE)
 
 
@@ -23,6 +25,9 @@ def run(options: Namespace) -> int:
     """Pause; it lasts over restarts, until somebody resumes."""
     with opened(settings_from(options)) as engine:
         Control(engine, time.time).pause(options.reason)
+    if options.json:
+        print(json.dumps({"paused": True, "reason": options.reason}))
+        return Outcome.DONE
     print("paused: what is being made is given back after its next steps, and the device freed")
     print("New videos are accepted and wait. Go on with: homereel resume")
     return Outcome.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_settings(parser, PLACE)
 
 
@@ -22,5 +24,6 @@ def run(options: Namespace) -> int:
     """Go on where the videos were left."""
     with opened(settings_from(options)) as engine:
         was_paused = Control(engine, time.time).resume()
-    print("the queue goes on" if was_paused else "the queue was not paused")
+    said = "the queue goes on" if was_paused else "the queue was not paused"
+    print(json.dumps({"paused": False, "was_paused": was_paused}) if options.json else said)
     return Outcome.DONE

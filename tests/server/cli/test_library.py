@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 from pipelines import media
+from server.cli.completion import _actions
+from server.cli.main import VERBS
 from tests.acceptance.serving import serving
 
 Run = Callable[..., tuple[int, str, str]]
@@ -194,9 +198,15 @@ def test_bash_completes_verbs_options_and_values(homereel: Run) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_are_told_of_every_verb(homereel: Run, shell: str) -> None:
-    from server.cli.main import VERBS
-
     status, script, _ = homereel("completion", shell)
     assert status == 0
     assert all(verb in script for verb in VERBS)
     assert homereel("completion", "tcsh")[0] == 2
+
+
+def test_every_command_that_tells_something_tells_it_in_json() -> None:
+    for verb in VERBS.keys() - {"serve", "completion"}:
+        parser = ArgumentParser()
+        import_module(f"server.cli.{verb}").configure(parser)
+        flags = [action.option_strings for action in _actions(parser)]
+        assert ["--json"] in flags, verb
