@@ -263,6 +263,7 @@ def test_every_table_of_things_names_their_owner(shared: World) -> None:
 
     of_nobody = {
         "worker": "is the operator's",
+        "control": "is the operator's",
         "timing": "is what models take, whoever asks",
         "api_key": "is the owner",
         "delivery": "belongs to a webhook endpoint",
