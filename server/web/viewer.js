@@ -93,8 +93,9 @@ function Acts({ video, onClose }) {
         ${isDraft && html`<button type="button" onClick=${() => { again('keep'); usePreset('final'); }}>Final quality <small>same seed, all steps</small></button>`}
         <button type="button" onClick=${() => again('new')}>New seed <small>another take</small></button>
       </${Menu}>
-      <button type="button" class="button quiet" onClick=${compare}><${Icon} name="compare" />Compare</button>
-      <${Menus} video=${video} />
+      ${video.status === 'completed' && html`
+        <button type="button" class="button quiet" onClick=${compare}><${Icon} name="compare" />Compare</button>
+        <${Menus} video=${video} />`}
       <${IconButton} icon="star" label="Star" pressed=${video.starred} onClick=${() => star(video)} />
       <${IconButton} icon="trash" label="Delete" onClick=${() => { isAsked.value = true; }} />
       ${isAsked.value && html`<div class="asked" role="alertdialog" aria-label="Delete this video?"><span>Delete this video and its files?</span>

@@ -241,6 +241,20 @@ def test_what_cannot_be_made_is_said_before_it_is_sent(open_page: OpenPage) -> N
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_a_server_that_does_not_answer_costs_nothing_that_was_written(open_page: OpenPage) -> None:
+    page = open_page(refused=("/estimate", "/videos"))
+    page.get_by_label("Prompt", exact=True).fill("a sentence that took long to find")
+    page.route("**/v1/videos**", lambda route: route.abort())
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_text("The server does not answer.").first).to_be_visible()
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a sentence that took long to find")
+    page.unroute("**/v1/videos**")
+    page.get_by_label("Length").fill("3")
+    expect(page.locator(".offline")).to_have_count(0)
+    expect(page.locator(".foresight")).to_contain_text("24 frames")
+
+
 @pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)], ids=["phone", "desktop"])
 def test_nothing_keeps_anybody_from_using_it(
     open_page: OpenPage, made: list[str], size: tuple[int, int], *, dark: bool
