@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TILE, LABEL, GAP = 320, 22, 6
 _PAPER, _INK = (18, 18, 20), (228, 228, 231)
 _SUFFIXES = (".png", ".webp")
+_NAME = 20
 # What is said of a row where it is not the same in all of them.
 _TELLING = ("model", "seed", "num_inference_steps", "guidance_scale", "size", "seconds", "negative_prompt", "prompt")
 
@@ -117,14 +118,26 @@ def _sheet(rows: Sequence[_Row]) -> Image.Image:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     top = GAP
     for row, height, said in zip(rows, heights, _differences(rows), strict=True):
-        label = "   ".join([row.name, *(f"{name} {value}" for name, value in said.items() if name != "video")])
-        pen.text((GAP, top + 2), label.replace("\n", " "), _INK, font)
+        # Of an id, as much as tells one from another; nobody copies it out of a picture.
+        name = row.name if len(row.name) <= _NAME else f"{row.name[:_NAME]}…"
+        facts = (f"{parameter} {value}" for parameter, value in said.items() if parameter != "video")
+        pen.text((GAP, top + 2), _fitted("   ".join([name, *facts]), sheet.width - 2 * GAP, font), _INK, font)
         left = GAP
         for picture in row.pictures:
             sheet.paste(picture, (left, top + LABEL))
             left += picture.width + GAP
         top += height
     return sheet
+
+
+def _fitted(text: str, width: int, font: Any) -> str:
+    """Return as much of a text as fits on a line of so many pixels."""
+    line = " ".join(text.split("\n"))
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line}…"
 
 
 def _show(sheet: Image.Image) -> None:
