@@ -26,6 +26,7 @@ from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.accel.step_cache import stream
 from pipelines.accel.telling import told
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
@@ -191,7 +192,11 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
 
         def predict(edit: Tensor, noisy: Tensor, sigma: float) -> Velocities:
             said = ((edit, conditioning.positive), (edit, away), (noisy, source))
-            return Velocities(*(self._velocity(state, words, sigma) for state, words in said))
+            made: list[Tensor] = []
+            for name, (state, words) in zip(Velocities._fields, said, strict=True):
+                with stream(self._host.pipe.transformer, name):
+                    made.append(self._velocity(state, words, sigma))
+            return Velocities(*made)
 
         def step_end(step: int, edit: Tensor, snapshot: Callable[[], Frozen]) -> None:
             on_step(Step(step, steps, partial(self._sketcher.paint, edit, 0.0), snapshot))
