@@ -46,7 +46,8 @@ def api(studio: str) -> Iterator[httpx2.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: its event loop lives in this thread, where other tests have loops of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     assert CHROMIUM, "scripts/test.sh installs Chromium; on Debian: apt-get install chromium"
     expect.set_options(timeout=PATIENCE_MS)
