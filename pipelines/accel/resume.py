@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +107,8 @@ def _injecting(kind: type, point: Point, index: int, generator: torch.Generator)
     waiting = [True]
 
     class Injecting(stock):
+        # Loops ask by its signature whether a step takes the noise.
+        @wraps(stock.step)
         def step(self, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
             if not waiting:
                 return super().step(model_output, timestep, sample, *args, **kwargs)
@@ -114,7 +117,10 @@ def _injecting(kind: type, point: Point, index: int, generator: torch.Generator)
                 setattr(self, name, value)
             generator.set_state(point.generator)
             latents = point.latents[index].clone()
-            return SimpleNamespace(prev_sample=latents) if kwargs.get("return_dict", True) else (latents,)
+            if kwargs.get("return_dict", True):
+                return SimpleNamespace(prev_sample=latents)
+            # Some return more, which they remember.
+            return (latents, *getattr(self, "beside", ()))
 
     Injecting.__name__ = kind.__name__
     return Injecting

@@ -60,6 +60,6 @@ def equal(one: Any, other: Any) -> bool:
 def quick_sketches() -> Iterator[None]:
     """Fit sketches to a few latents: import it into the tests of families whose latents have few channels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "FRAMES", 2)
+        patch.setattr(projection, "FRAMES", 3)
         patch.setattr(projection, "LATENT_SIDE", 4)
         yield
