@@ -24,6 +24,8 @@ from pipelines.types import DType
 
 # With libyaml a command starts a quarter of a second sooner; its packages for some systems come without.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# How many models an error names at most.
+MOST_NAMED = 12
 _ALIASES = TypeAdapter(dict[str, tuple[str, ...]])
 
 
@@ -61,8 +63,10 @@ class Registry:
         cards = self._meant_by(name)
         if cards:
             raise _missing(cards[0])
-        here = ", ".join(known for known in self.names() if any(map(installed, self._meant_by(known))))
-        raise UnknownModel(f"The model '{name}' does not exist. Models here: {here or 'none'}.", param="model")
+        here = [known for known in self.names() if any(map(installed, self._meant_by(known)))]
+        more = f" and {len(here) - MOST_NAMED} more" if len(here) > MOST_NAMED else ""
+        listed = ", ".join(here[:MOST_NAMED]) + more
+        raise UnknownModel(f"The model '{name}' does not exist. Models here: {listed or 'none'}.", param="model")
 
     def choose(self, name: str, wish: Wish, device: Device | None = None) -> tuple[ModelCard, Resolved]:
         """Return the card of a model or alias, and what it makes of a wish.
@@ -161,7 +165,11 @@ def _card(path: Path) -> ModelCard:
 
 
 def _yaml(path: Path) -> object:
-    return yaml.load(path.read_text(), _Loader)  # noqa: S506 - as safe as the slow one
+    loader = _Loader(path.read_text())
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _first_complaint(error: Exception) -> str:

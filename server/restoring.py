@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 
 from pipelines import registry
 from pipelines.errors import PipelineError
-from pipelines.joining import Piece, pieces_of
+from pipelines.pieces import Piece, pieces_of
 from server import clips, loras
 from server.errors import InvalidRequest
 from server.ids import new_id

@@ -17,7 +17,7 @@ from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.jobs import Job, JobId, JobStatus, WorkerId, new_job_id
 from server.settings import Settings
-from server.space import Gate
+from server.space import Gate, Trouble
 from server.store import JobStore
 from server.worker import Place, Worker
 from tests.conftest import Clock, FakePipeline, fake_models
@@ -137,7 +137,8 @@ def while_recording(
             ballast.leave(0)
         return finish(*arguments, **options)  # pyright: ignore[reportArgumentType]
 
-    def make_room(_: object) -> None:
+    def make_room(trouble: Trouble) -> None:
+        del trouble
         asked.append(None)
         ballast.drop()
 

@@ -92,7 +92,7 @@ def test_what_clients_invent_makes_no_time_series(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nowhere", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/videos/", 404),
         ("GET", "/v1/videos/a%2F..%2Fb", 404),
