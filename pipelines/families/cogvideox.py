@@ -19,12 +19,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
+from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
-from pipelines.accel.states import Frozen, freeze, thaw
-from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted
 from pipelines.plan import MemoryPlan
@@ -55,7 +54,7 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Pipeline(VideoPipeline[Conditioning, Tensor]):
+class Pipeline(HostedPipeline[Conditioning, Tensor]):
     """Latents are normalised, ``(1, latent frames, channels, latent height, latent width)``, padding first."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -69,15 +68,6 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
         task = Options.model_validate(card.options).task
         return cls(Host.load(_KINDS[task], card, weights, plan), card)
-
-    @property
-    @override
-    def facts(self) -> Mapping[str, str]:
-        return self._host.facts
-
-    @override
-    def adopt(self, plan: MemoryPlan) -> None:
-        self._host.adopt(plan)
 
     @override
     @torch.no_grad()
@@ -148,23 +138,6 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
         with self._host.stage(f"Decoding {request.shape.size}", "vae"):
             video = self._painted(self._clip(request, latents))
         yield from frames_of(video)
-
-    @override
-    def freeze(self, latents: Tensor) -> Frozen:
-        return freeze(latents)
-
-    @override
-    def thaw(self, content: bytes) -> Tensor:
-        return thaw(content, self._host.plan.device)
-
-    @property
-    @override
-    def peak_memory_bytes(self) -> int | None:
-        return self._host.peak_memory_bytes
-
-    @override
-    def close(self) -> None:
-        self._host.close()
 
 
 def _first(conditioning: Conditioning, request: GenerationRequest, given: Given) -> Image.Image:

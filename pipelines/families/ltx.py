@@ -23,13 +23,13 @@ from typing_extensions import override
 
 from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
+from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.accel.step_cache import stream
-from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted
 from pipelines.plan import MemoryPlan
@@ -99,7 +99,7 @@ class Made(NamedTuple):
     noise: torch.Tensor | None
 
 
-class Pipeline(VideoPipeline[Conditioning, Made]):
+class Pipeline(HostedPipeline[Conditioning, Made]):
     """Text, pictures at any frame, clips to go on from, edits, and subjects for checkpoints that know them."""
 
     def __init__(self, host: Host[LTXConditionPipeline], card: ModelCard) -> None:
@@ -115,15 +115,6 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
         for module in (LTXConditionPipeline.__module__, FlowMatchEulerDiscreteScheduler.__module__):
             logging.getLogger(module).setLevel(logging.ERROR)
         return cls(Host.load(LTXConditionPipeline, card, weights, plan), card)
-
-    @property
-    @override
-    def facts(self) -> Mapping[str, str]:
-        return self._host.facts
-
-    @override
-    def adopt(self, plan: MemoryPlan) -> None:
-        self._host.adopt(plan)
 
     @override
     @torch.no_grad()
@@ -361,12 +352,3 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
     @property
     def _pipe(self) -> LTXConditionPipeline:
         return self._host.pipe
-
-    @property
-    @override
-    def peak_memory_bytes(self) -> int | None:
-        return self._host.peak_memory_bytes
-
-    @override
-    def close(self) -> None:
-        self._host.close()

@@ -22,12 +22,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
+from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
-from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted
 from pipelines.plan import MemoryPlan
@@ -80,7 +80,7 @@ class Made(NamedTuple):
     audio: Tensor
 
 
-class Pipeline(VideoPipeline[Conditioning, Made]):
+class Pipeline(HostedPipeline[Conditioning, Made]):
     """Text, pictures at both ends, and clips to go on from; sound comes with all of it."""
 
     def __init__(self, host: Host[LTX2ConditionPipeline], card: ModelCard) -> None:
@@ -98,15 +98,6 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
     @override
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
         return cls(Host.load(LTX2ConditionPipeline, card, weights, plan), card)
-
-    @property
-    @override
-    def facts(self) -> Mapping[str, str]:
-        return self._host.facts
-
-    @override
-    def adopt(self, plan: MemoryPlan) -> None:
-        self._host.adopt(plan)
 
     @override
     @torch.no_grad()
@@ -240,15 +231,6 @@ class Pipeline(VideoPipeline[Conditioning, Made]):
     @override
     def thaw(self, content: bytes) -> Made:
         return Made(*thaw(content, self._host.plan.device))
-
-    @property
-    @override
-    def peak_memory_bytes(self) -> int | None:
-        return self._host.peak_memory_bytes
-
-    @override
-    def close(self) -> None:
-        self._host.close()
 
 
 def _conditions(request: GenerationRequest, conditioning: Conditioning, given: Given) -> list[LTX2VideoCondition]:

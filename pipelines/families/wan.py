@@ -29,13 +29,13 @@ from typing_extensions import override
 
 from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
+from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
-from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.accel.states import Frozen
 from pipelines.accel.step_cache import stream
-from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.images import fitted, open_image
 from pipelines.plan import MemoryPlan
@@ -94,7 +94,7 @@ class _UniPC(UniPCMultistepScheduler):
         self.set_begin_index(0)
 
 
-class Pipeline(VideoPipeline[Conditioning, Tensor]):
+class Pipeline(HostedPipeline[Conditioning, Tensor]):
     """Latents are normalised, float32, ``(1, channels, latent frames, latent height, latent width)``."""
 
     def __init__(self, host: Host[DiffusionPipeline], card: ModelCard) -> None:
@@ -109,15 +109,6 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
         task = Options.model_validate(card.options).task
         return cls(Host.load(_KINDS[task], card, weights, plan), card)
-
-    @property
-    @override
-    def facts(self) -> Mapping[str, str]:
-        return self._host.facts
-
-    @override
-    def adopt(self, plan: MemoryPlan) -> None:
-        self._host.adopt(plan)
 
     @override
     @torch.no_grad()
@@ -294,23 +285,6 @@ class Pipeline(VideoPipeline[Conditioning, Tensor]):
             vae.disable_tiling()
             for chunk in _streamed(vae, self._raw(latents)):
                 yield from frames_of(chunk)
-
-    @override
-    def freeze(self, latents: Tensor) -> Frozen:
-        return freeze(latents)
-
-    @override
-    def thaw(self, content: bytes) -> Tensor:
-        return thaw(content, self._host.plan.device)
-
-    @property
-    @override
-    def peak_memory_bytes(self) -> int | None:
-        return self._host.peak_memory_bytes
-
-    @override
-    def close(self) -> None:
-        self._host.close()
 
 
 def _is_guided(request: GenerationRequest) -> bool:
