@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.errors import InvalidImage
-from pipelines.types import ImageCondition
+from pipelines.types import GenerationRequest, Given, ImageCondition
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MIN_SIDE = 8
@@ -87,3 +88,16 @@ def _exactly(picture: Image.Image, width: int, height: int) -> Image.Image:
             param="input_reference",
         )
     return picture
+
+
+def beginning(pictures: Mapping[Path, Image.Image], request: GenerationRequest, given: Given) -> Image.Image:
+    """Return the picture that a window begins with: the last frame of what is there, or the one for the first frame.
+
+    Args:
+        pictures: Those of the request's conditions, by their files.
+        request: The window's, with a picture for its first frame unless it goes on from something.
+        given: What it goes on from.
+    """
+    if given.before is not None:
+        return Image.fromarray(given.before[0])
+    return next(pictures[condition.path] for condition in request.conditions if condition.frame == 0)

@@ -33,23 +33,8 @@ def provenance(request: GenerationRequest, model: str) -> dict[str, JsonValue]:
     for part in request.parts:
         made = media.probe(part.path).provenance
         pieces += _flat(part, made)
-    return {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "seed": request.seed,
-        "num_inference_steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
-        "guidance_scale_2": request.guidance_scale_2,
-        "flow_shift": request.flow_shift,
-        "size": request.delivery.size,
-        "native_size": request.shape.size,
-        "num_frames": request.delivery.frames,
-        "native_frames": request.shape.frames,
-        "fps": request.delivery.fps,
-        "sound": request.sound,
-        "model": model,
-        JOINED: [piece.model_dump(mode="json") for piece in pieces],
-    }
+    listed: list[JsonValue] = [piece.model_dump(mode="json") for piece in pieces]
+    return {**media.asked(request), "model": model, JOINED: listed}
 
 
 def _flat(part: Part, made: Mapping[str, JsonValue] | None) -> list[Piece]:

@@ -45,8 +45,8 @@ class VideoFacts:
     provenance: Mapping[str, JsonValue] | None
 
 
-def provenance(request: GenerationRequest, card: ModelCard, facts: Mapping[str, str]) -> dict[str, JsonValue]:
-    """Return everything a clip was made of, ready for JSON."""
+def asked(request: GenerationRequest) -> dict[str, JsonValue]:
+    """Return what was asked for, as far as it needs no other file, ready for JSON."""
     return {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -61,6 +61,13 @@ def provenance(request: GenerationRequest, card: ModelCard, facts: Mapping[str, 
         "num_frames": request.delivery.frames,
         "native_frames": request.shape.frames,
         "fps": request.delivery.fps,
+    }
+
+
+def provenance(request: GenerationRequest, card: ModelCard, facts: Mapping[str, str]) -> dict[str, JsonValue]:
+    """Return everything a clip was made of, ready for JSON."""
+    return {
+        **asked(request),
         "source": request.source and _source(request.source),
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in request.loras],
         "references": [path.name for path in request.references],

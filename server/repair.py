@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from pipelines import media
@@ -14,26 +14,17 @@ from pipelines.errors import BadOutput
 from pipelines.types import GenerationRequest, VideoShape
 from server.assets import AssetMissing, AssetStore, Variant
 from server.jobs import Job, JobId, JobResult, JobStatus
+from server.made import Made
 from server.store import JobNotFound, JobStore
 
 _UNLIMITED = 2**31
 
 
-class _Made(BaseModel):
-    """What of a file's metadata a record needs; ``pipelines.media.provenance`` wrote it."""
+class _Made(Made):
+    """With what a record needs."""
 
-    prompt: str
-    negative_prompt: str = ""
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_scale_2: float = 1.0
-    flow_shift: float = 1.0
-    sound: bool = False
     native_size: Annotated[str, Field(pattern=r"^\d+x\d+$")]
     native_frames: int
-    model: str
-    facts: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -90,8 +81,8 @@ def _job_of(job_id: JobId, shape: VideoShape, provenance: Mapping[str, JsonValue
         seed=made.seed,
         num_inference_steps=made.num_inference_steps,
         guidance_scale=made.guidance_scale,
-        guidance_scale_2=made.guidance_scale_2,
-        flow_shift=made.flow_shift,
+        guidance_scale_2=1.0 if made.guidance_scale_2 is None else made.guidance_scale_2,
+        flow_shift=1.0 if made.flow_shift is None else made.flow_shift,
         sound=made.sound,
     )
     return Job(

@@ -16,6 +16,7 @@ from server.errors import InvalidRequest
 from server.ids import new_id
 from server.jobs import JobId
 from server.joining import MAX_JOINED_S
+from server.made import Made, Short
 from server.parameters import VideoCreate
 from server.references import chunks, head_of, unwrapped
 from server.retrieval import stored
@@ -43,7 +44,6 @@ MEDIA = {clips.PARAM: FILE}
 _WAYS = "Send an MP4 as a file part."
 _FOREIGN = "This video does not say what it was made of: it is not one of Homereel's, or another program rewrote it."
 _DAMAGED = "What this video says of itself cannot be read: it is damaged, or of a newer version."
-_Short = Annotated[str, Field(max_length=500)]
 
 
 class MadeBy(BaseModel):
@@ -83,33 +83,23 @@ class RestoreRequest(BaseModel):
 
 
 class _Lora(BaseModel):
-    name: _Short
+    name: Short
     weight: float = 1.0
 
 
-class _Made(BaseModel):
-    """What ``pipelines.media.provenance`` wrote, perhaps in an older version; the file may come from anywhere."""
+class _Made(Made):
+    """With what a request for the same clip needs, and what is not in the file."""
 
-    prompt: str
-    negative_prompt: str = ""
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_scale_2: float | None = None
-    flow_shift: float | None = None
-    sound: bool = False
     size: str
     num_frames: Annotated[int, Field(ge=1)]
     fps: Annotated[int, Field(ge=1)]
     source: dict[str, JsonValue] | None = None
-    loras: Annotated[list[_Lora], Field(max_length=64)] = []
-    references: list[JsonValue] = []
-    conditions: list[JsonValue] = []
-    model: _Short
-    revision: _Short = ""
-    weights: _Short | None = None
-    licence: _Short = ""
-    facts: Annotated[dict[_Short, Annotated[str, Field(max_length=2000)]], Field(max_length=64)] = {}
+    loras: Annotated[list[_Lora], Field(max_length=64)] = Field(default_factory=list[_Lora])
+    references: list[JsonValue] = Field(default_factory=list[JsonValue])
+    conditions: list[JsonValue] = Field(default_factory=list[JsonValue])
+    revision: Short = ""
+    weights: Short | None = None
+    licence: Short = ""
 
     def by(self) -> MadeBy:
         return MadeBy(

@@ -25,7 +25,7 @@ from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
-from pipelines.images import fitted
+from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
 from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
 
@@ -104,7 +104,7 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
             on_step(Step(step + 1, steps, sketch, point.freeze))
             return {}
 
-        first = {} if self._options.task == "text" else {"image": _first(conditioning, request, given)}
+        first = {} if self._options.task == "text" else {"image": beginning(conditioning.pictures, request, given)}
         point = Point.thaw(given.state, self._host.plan.device) if given.state else None
         with resumed(pipe, point, generator):
             return pipe(
@@ -138,13 +138,6 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
         with self._host.stage(f"Decoding {request.shape.size}", "vae"):
             video = self._painted(self._clip(request, latents))
         yield from frames_of(video)
-
-
-def _first(conditioning: Conditioning, request: GenerationRequest, given: Given) -> Image.Image:
-    """Return the picture that the window begins with."""
-    if given.before is not None:
-        return Image.fromarray(given.before[0])
-    return next(conditioning.pictures[c.path] for c in request.conditions if c.frame == 0)
 
 
 def _remembering(scheduler: Any) -> Any:

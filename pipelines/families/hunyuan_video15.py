@@ -30,7 +30,7 @@ from pipelines.accel.states import Frozen
 from pipelines.accel.step_cache import stream
 from pipelines.accel.telling import told
 from pipelines.card import ModelCard
-from pipelines.images import fitted
+from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
 from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
 
@@ -148,11 +148,13 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
             point = Point.of(done, [(scheduler, latents)], generator)
             on_step(Step(done, request.num_inference_steps, sketch, point.freeze))
 
-        size = {"height": shape.height, "width": shape.width}
+        first: dict[str, Any] = {"height": shape.height, "width": shape.width}
+        if self._options.task == "image":
+            first = {"image": beginning(conditioning.pictures, request, given)}
         point = Point.thaw(given.state, self._host.plan.device) if given.state else None
         with resumed(pipe, point, generator), told(scheduler, step_end):
             return pipe(
-                **(size if self._options.task == "text" else {"image": _first(conditioning, request, given)}),
+                **first,
                 **dict(zip(_FOR_THE_LOOP, conditioning.positive, strict=True)),
                 **_negative(conditioning),
                 num_frames=shape.frames,
@@ -234,10 +236,3 @@ def _negative(conditioning: Conditioning) -> dict[str, Tensor]:
     if conditioning.negative is None:
         return {}
     return {f"negative_{name}": value for name, value in zip(_FOR_THE_LOOP, conditioning.negative, strict=True)}
-
-
-def _first(conditioning: Conditioning, request: GenerationRequest, given: Given) -> Image.Image:
-    """Return the picture that the window begins with."""
-    if given.before is not None:
-        return Image.fromarray(given.before[0])
-    return next(conditioning.pictures[c.path] for c in request.conditions if c.frame == 0)

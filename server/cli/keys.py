@@ -7,12 +7,12 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from server.cli.configuration import PLACE, add_settings, count, opened, settings_from
 from server.cli.outcome import Failure, Outcome
+from server.cli.words import print_wide
 from server.jobs import NOBODY, Owner
 from server.keys import ApiKey, KeyNotFound, KeyStore
 
@@ -88,22 +88,12 @@ def _list(options: Namespace, store: KeyStore) -> int:
     if not keys:
         print("there are no keys: the server is open to whoever reaches it")
         return Outcome.DONE
-    # An id is there to be copied: it is never cut short, however narrow the terminal.
-    table = Table(
-        Column("key", min_width=len(keys[0].id)),
-        "ends in",
-        "name",
-        "requests/min",
-        "queued",
-        "made",
-        "state",
-        box=None,
-        pad_edge=False,
-    )
+    names = ("key", "ends in", "name", "requests/min", "queued", "made", "state")
+    table = Table(*names, box=None, pad_edge=False)
     for key in keys:
         limits = (str(limit or "any") for limit in (key.requests_per_minute, key.max_queued))
         table.add_row(key.id, f"…{key.hint}", _plain(key.name), *limits, _day(key.created_at), _state(key))
-    Console(soft_wrap=True).print(table)
+    print_wide(table)
     return Outcome.DONE
 
 

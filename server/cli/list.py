@@ -7,13 +7,13 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from pipelines import snapshot
 from pipelines.registry import installed, weights_folder
 from server.cli.models import duties, registry, size_text
 from server.cli.outcome import Outcome
+from server.cli.words import print_wide
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         seconds = f"up to {row.max_seconds:g}"
         others = f" and {len(row.sizes) - 1} more" if len(row.sizes) > 1 else ""
         table.add_row(row.id, licence, f"{' '.join(row.sizes[:1])}{others}", seconds, here, " ".join(row.aliases))
-    Console(soft_wrap=True).print(table)
+    print_wide(table)
     for licence, said in sorted({(row.licence, duty) for row in rows for duty in row.duties}):
         print(f"* {licence}: {said}")
     print("Fetch one with: homereel pull MODEL. Whether it fits: homereel plan MODEL.")
