@@ -4,12 +4,13 @@
 #   scripts/gpu_session.sh wheels [VERSION]   here, with a network: what its Python lacks goes into .whl (3.12 if not said)
 #   scripts/gpu_session.sh small              there: tests marked gpu, small models beside plain diffusers, plans
 #   scripts/gpu_session.sh large              there: one of 14B under a cap of 24 GiB, and one with sound
+#   scripts/gpu_session.sh train [SECONDS]    there: the shipped model goes on learning; weights go to $OUT
 #   scripts/gpu_session.sh small --tiny --device cpu   that all of it runs, on any machine
 #
 # Results go to $OUT where it is set, else to scripts/results: gpu-PART.{jsonl,md,svg} and gpu-tests.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-part="${1:?wheels, small or large}"
+part="${1:?wheels, small, large or train}"
 shift
 
 # Of what the project needs, these are in no CUDA image of PyTorch. Pure Python or manylinux, a few megabytes each.
@@ -27,6 +28,8 @@ if [ "$part" = wheels ]; then
         python3 -m pip download -q --no-deps --only-binary=:all: --implementation cp --python-version "${1:-3.12}" \
             "${platforms[@]}" -d .whl "$wanted"
     done
+    # Nothing is muxed there, and the ffmpeg inside is larger than all the rest.
+    python3 -m scripts.slim_wheel .whl/imageio_ffmpeg-*.whl 'imageio_ffmpeg/binaries/ffmpeg-*'
     du -sh .whl
     exit
 fi
@@ -40,21 +43,50 @@ into="${OUT:-scripts/results}"
 mkdir -p "$into"
 bench() { python3 -m scripts.benchmark "$@" --into "$into" --name "gpu-$part"; }
 
+# The denoiser, and its decoder from two starts, side by side; beside them the tests marked gpu (elsewhere skipped).
+train_shipped_model() {
+    work=$(mktemp -d)
+    stage() { python3 -m scripts.train_embedded "$@" --device "${DEVICE:-cuda}" >>"$into/train.log" 2>&1; }
+    python3 -m scripts.train_embedded unpack --work "$work/denoiser" >/dev/null
+    # Its weights are in codec/ too.
+    rm "$work/denoiser/decoder.state.pt"
+    cp -r "$work/denoiser" "$work/decoder"
+    cp -r "$work/denoiser" "$work/fresh"
+    stage decoder --work "$work/decoder" --batch "${CLIPS:-48}" --anneal-s "$1" --steps 1000000 &
+    stage decoder --work "$work/fresh" --batch "${CLIPS:-48}" --anneal-s "$1" --steps 1000000 --fresh &
+    {
+        for share in 0 1 2 3; do
+            stage latents --work "$work/denoiser" --steps "${SHARDS:-256}" --share "$share/4" &
+            drawing[share]=$!
+        done
+        wait "${drawing[@]}"
+        stage denoiser --work "$work/denoiser" --batch "$((16 * ${CLIPS:-48}))" --anneal-s "$(($1 - SECONDS))" \
+            --steps 1000000
+    } &
+    python3 -m pytest -q -p no:schemathesis -m gpu tests/gpu tests/pipelines/accel 2>&1 | tee "$into/gpu-tests.txt" &
+    wait
+    rm "$work"/{decoder,fresh}/denoiser.state.pt
+    for name in denoiser decoder fresh; do
+        python3 -m scripts.train_embedded pack --work "$work/$name" --into "$into/$name"
+    done
+    cat "$into/train.log"
+}
+
 failed=0
 rm -f "$into/gpu-$part.jsonl"
 case "$part" in
 small)
-    # Without a GPU they are skipped.
-    python3 -m pytest -q -p no:schemathesis -m gpu tests/gpu tests/pipelines/accel 2>&1 | tee "$into/gpu-tests.txt" ||
-        failed=1
-    bench wan2.1-t2v-1.3b --size 832x480 --seconds 5 --steps 10 --runs 1 --baseline --limit-s 150 "$@" || failed=1
-    bench wan2.2-ti2v-5b --size 1280x704 --seconds 5 --steps 4 --runs 1 --baseline --limit-s 150 "$@" || failed=1
-    bench homereel-mini --runs 3 --limit-s 60 "$@" || failed=1
+    bench wan2.1-t2v-1.3b --size 832x480 --seconds 5 --steps 4 --runs 1 --baseline --limit-s 120 "$@" || failed=1
+    bench wan2.2-ti2v-5b --size 1280x704 --seconds 3 --steps 3 --runs 1 --baseline --limit-s 120 "$@" || failed=1
     ;;
 large)
-    bench wan2.1-t2v-14b --size 832x480 --seconds 5 --steps 3 --runs 1 --offload group --tiled --cap-gb 24 \
-        --baseline --limit-s 220 "$@" || failed=1
-    bench ltx-2-distilled --size 768x512 --seconds 5 --runs 1 --baseline --limit-s 220 "$@" || failed=1
+    bench wan2.1-t2v-14b --size 832x480 --seconds 3 --steps 2 --runs 1 --offload group --tiled --cap-gb 24 \
+        --baseline --limit-s 150 "$@" || failed=1
+    bench ltx-2-distilled --size 768x512 --seconds 5 --runs 1 --baseline --limit-s 120 "$@" || failed=1
+    ;;
+train)
+    train_shipped_model "${1:-200}"
+    exit
     ;;
 *)
     echo "there is no part called $part" >&2

@@ -111,20 +111,26 @@ def _empty(part: Mapping[str, Any]) -> Any:
 
 
 def _fill(model: nn.Module, dtype: torch.dtype, device: str) -> None:
-    """Draw weights that keep the spread of what passes through; norms keep it as it is."""
-    generator = torch.Generator(device).manual_seed(0)
+    """Draw weights that keep the spread of what passes through; norms keep it as it is.
+
+    A GPU draws them also for the CPU, which would take minutes for billions.
+    """
+    drawn_on = "cuda" if torch.cuda.is_available() else device
+    generator = torch.Generator(drawn_on).manual_seed(0)
     seen: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, old in list(module.named_parameters(recurse=False)):
             new = seen.get(id(old))
             if new is None:
-                tensor = torch.empty(old.shape, dtype=dtype, device=device)
+                tensor = torch.empty(old.shape, dtype=dtype, device=drawn_on)
                 if old.ndim > 1 and min(old.shape[:2]) > 1:
                     tensor.normal_(0, 1 / math.sqrt(old[0].numel()), generator=generator)
                 else:
                     tensor.fill_(0.0 if name == "bias" else 1.0)
-                new = seen[id(old)] = nn.Parameter(tensor, requires_grad=False)
+                new = seen[id(old)] = nn.Parameter(tensor.to(device), requires_grad=False)
             setattr(module, name, new)
         for name, buffer in list(module.named_buffers(recurse=False)):
             kept = buffer.to(device)
             setattr(module, name, kept)
+    if drawn_on != device:
+        torch.cuda.empty_cache()

@@ -8,6 +8,7 @@
     torchrun --nproc-per-node 2 scripts/train_embedded.py denoiser   the diffusion transformer, on two cores
     python scripts/train_embedded.py decoder    optional: the VAE's decoder, also on a denoiser's latents
     python scripts/train_embedded.py export     everything in float16 to pipelines/embedded/
+    python scripts/train_embedded.py pack       only the trained weights, to send home
 
 Everything is seeded. State lives in ``--work`` and is written atomically. The shipped checkpoint is codec, text
 (1,200 steps), words (1,200), latents (28 shards) and denoiser (6,000 steps on two cores); its decoder is the closed
@@ -22,16 +23,18 @@ import random
 import time
 from collections.abc import Iterable
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKLLTXVideo
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
-from scripts.embedded import codec, decoder, denoiser, export, text
+from scripts.embedded import codec, decoder, denoiser, export, shards, text
+from scripts.embedded.machine import Schedule, device, seeded
 
-STAGES = ("unpack", "codec", "text", "words", "latents", "denoiser", "decoder", "export")
+STAGES = ("unpack", "codec", "text", "words", "latents", "denoiser", "decoder", "pack", "export")
 
 
 class Log(list[str]):
@@ -50,13 +53,17 @@ class Log(list[str]):
 
 
 def load_codec(work: Path) -> AutoencoderKLLTXVideo:
-    return AutoencoderKLLTXVideo.from_pretrained(work / "codec", dtype=torch.float32)
+    return AutoencoderKLLTXVideo.from_pretrained(work / "codec", dtype=torch.float32).to(device())
 
 
-def load_text(work: Path) -> tuple[object, T5EncoderModel]:
+def load_text(work: Path) -> tuple[PreTrainedTokenizerFast, T5EncoderModel]:
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
-    encoder = T5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float32)
+    encoder = T5EncoderModel.from_pretrained(work / "text_encoder", dtype=torch.float32).to(device())
     return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def schedule(args: argparse.Namespace, steps: int, *, hold: float) -> Schedule:
+    return Schedule(args.steps or steps, 60 * args.minutes, args.anneal_s, hold)
 
 
 def stage_unpack(args: argparse.Namespace, log: Log) -> None:
@@ -66,7 +73,7 @@ def stage_unpack(args: argparse.Namespace, log: Log) -> None:
 
 def stage_codec(args: argparse.Namespace, log: Log) -> None:
     def batch(index: int) -> torch.Tensor:
-        return decoder.clips(16, torch.Generator().manual_seed(10_000 + index))
+        return decoder.clips(16, seeded(10_000 + index))
 
     with torch.no_grad():
         vae = codec.closed_form(batch, 24)
@@ -87,23 +94,23 @@ def stage_words(args: argparse.Namespace, log: Log) -> None:
 
 @torch.no_grad()
 def stage_latents(args: argparse.Namespace, log: Log) -> None:
-    vae = load_codec(args.work)
+    vae, (tokenizer, _) = load_codec(args.work), load_text(args.work)
     folder = args.work / "latents"
     folder.mkdir(exist_ok=True)
-    for index in range(args.steps or 64):
-        path = denoiser.write_shard(vae, index, folder)
-        denoiser.assert_disjoint(torch.load(path, weights_only=True)["values"])
-    log.append(f"latents {len(list(folder.glob('*.pt')))} shards of {denoiser.SHARD} clips")
+    first, every = (int(number) for number in args.share.split("/"))
+    for index in range(first, args.steps or 64, every):
+        path = shards.write_shard(vae, tokenizer, index, folder)
+        shards.assert_disjoint(torch.load(path, weights_only=True)["values"])
+    log.append(f"latents {len(list(folder.glob('*.pt')))} shards of {shards.SHARD} clips")
 
 
 def stage_denoiser(args: argparse.Namespace, log: Log) -> None:
-
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-    tokenizer, encoder = load_text(args.work)
-    trainer = denoiser.Trainer(tokenizer, encoder, args.steps or 6000, args.work)
-    data = denoiser.batches(args.work / "latents", random.Random(1000 * denoiser.rank() + trainer.step))
-    _drain(trainer.run(data, time.time() + 60 * args.minutes), log)
+    trainer = denoiser.Trainer(*load_text(args.work), schedule(args, 6000, hold=0.4), args.work)
+    count = (args.batch or denoiser.BATCH) // denoiser.ranks()
+    data = shards.batches(args.work / "latents", count, random.Random(1000 * denoiser.rank() + trainer.step))
+    _drain(trainer.run(data), log)
     if denoiser.rank() == 0:
         trainer.save()
 
@@ -116,9 +123,16 @@ def _drain(lines: Iterable[str], log: Log) -> None:
 def stage_decoder(args: argparse.Namespace, log: Log) -> None:
     vae, imitation = load_codec(args.work), None
     if (args.work / "denoiser.state.pt").exists():
-        trainer = denoiser.Trainer(*load_text(args.work), 1, args.work)
+        trainer = denoiser.Trainer(*load_text(args.work), Schedule(1), args.work)
         imitation = partial(denoiser.imitate, vae, trainer)
-    decoder.train(vae, args.steps or 5000, args.work / "decoder.state.pt", log, imitation)
+    lesson = decoder.Lesson(args.batch or 4, imitation, args.fresh)
+    decoder.train(vae, schedule(args, 5000, hold=0.0), args.work / "decoder.state.pt", log, lesson)
+
+
+def stage_pack(args: argparse.Namespace, log: Log) -> None:
+    args.into.mkdir(parents=True, exist_ok=True)
+    export.pack(args.work, args.into)
+    log.append("packed the weights")
 
 
 def stage_export(args: argparse.Namespace, log: Log) -> None:
@@ -131,11 +145,19 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--work", type=Path, default=Path("build/embedded"))
     parser.add_argument("--into", type=Path, default=Path("pipelines/embedded"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, help="steps (or shards) in all, also after a restart")
-    parser.add_argument("--minutes", type=float, default=1e6, help="stop the denoiser after this long")
+    parser.add_argument("--batch", type=int, help="clips in a batch; a GPU wants hundreds")
+    parser.add_argument("--minutes", type=float, default=inf, help="stop for now after this long")
+    parser.add_argument("--anneal-s", type=float, default=inf, help="come to the schedule's end in this long")
+    parser.add_argument("--share", default="0/1", help="of the shards, draw those from I in steps of N: I/N")
+    parser.add_argument("--fresh", action="store_true", help="decoder: start from random weights")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
+    # The same few shapes again and again; and latents are to be exact, whatever made them.
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
     args.work.mkdir(parents=True, exist_ok=True)
     globals()[f"stage_{args.stage}"](args, Log(args.work / "train.log"))
 

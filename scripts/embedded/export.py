@@ -47,6 +47,16 @@ def export(work: Path, into: Path) -> int:
     return sum(p.stat().st_size for p in into.rglob("*.safetensors"))
 
 
+def pack(work: Path, into: Path) -> None:
+    """Write the trained weights alone, in float16: what a machine that was lent sends home. ``export`` reads it."""
+    for name in ("denoiser", "decoder"):
+        state = work / f"{name}.state.pt"
+        if state.exists():
+            saved = torch.load(state, weights_only=True, map_location="cpu")
+            weights = {key: tensor.half() for key, tensor in saved["average"].items()}
+            torch.save({"average": weights, "step": saved["step"]}, into / state.name)
+
+
 def _step(state: Path) -> int:
     return int(torch.load(state, weights_only=True)["step"]) if state.exists() else 0
 

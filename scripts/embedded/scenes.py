@@ -195,7 +195,7 @@ def _background(scenes: Scenes, time: torch.Tensor, size: tuple[int, int], gener
         phase = _uniform(count, 0, 2 * math.pi, generator).view(-1, 1, 1, 1)
         return amplitude * torch.sin(2 * math.pi * wx / period + phase)
 
-    tint = GROUND_RGB[scenes.environment] + 0.03 * (torch.rand(count, 3, generator=generator) - 0.5)
+    tint = GROUND_RGB.to(shift.device)[scenes.environment] + 0.03 * (torch.rand(count, 3, generator=generator) - 0.5)
     tint = tint.view(count, 1, 3, 1, 1)
     horizon = height * _uniform(count, -0.06, 0.06, generator).view(-1, 1, 1, 1)
     # Large and of strong contrast: a pan is only seen, and only learned, by what moves through the frame.
@@ -205,7 +205,7 @@ def _background(scenes: Scenes, time: torch.Tensor, size: tuple[int, int], gener
     mask = torch.sigmoid((wy - hills) * 2.5).unsqueeze(2)
     picture = sky * (1 - mask) + ground * mask
     night = scenes.lighting.view(count, 1, 1, 1, 1) == LIGHTINGS.index("night")
-    return torch.where(night, picture * NIGHT_GROUND.view(1, 1, 3, 1, 1), picture)
+    return torch.where(night, picture * NIGHT_GROUND.to(shift.device).view(1, 1, 3, 1, 1), picture)
 
 
 def _subject_mask(
@@ -219,7 +219,7 @@ def _subject_mask(
     y, x = y / scale, x / scale
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1).flatten(1, 2) / EXTENT
     # Looking the distance up is several times faster than computing it for every pixel of every frame.
-    texture = _distance_textures()[scenes.shape]
+    texture = _distance_textures().to(path.device)[scenes.shape]
     distance = torch.nn.functional.grid_sample(texture, grid, padding_mode="border", align_corners=True)
     distance = distance.view(len(scenes), -1, height, width)
     return (0.5 - distance * scale / 1.2).clamp(0, 1), y
@@ -247,7 +247,7 @@ def draw(
     radius = min(size) * _uniform(count, 0.18, 0.215, generator)[:, None] * zoom
     picture = _background(scenes, time, size, generator)
     mask, depth = _subject_mask(scenes, path, radius, size)
-    rgb = SUBJECT_RGB[scenes.colour].view(count, 1, 3, 1, 1)
+    rgb = SUBJECT_RGB.to(radius.device)[scenes.colour].view(count, 1, 3, 1, 1)
     night = scenes.lighting.view(count, 1, 1, 1, 1) == LIGHTINGS.index("night")
     # Lit from above: the lower half is a little darker.
     subject = rgb * (0.97 - 0.13 * depth.clamp(-1, 1)).unsqueeze(2) * torch.where(night, NIGHT_SUBJECT, 1.0)

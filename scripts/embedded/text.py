@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from scripts.embedded.captions import FILLERS, caption, drop, nonsense
-from scripts.embedded.machine import fast_bfloat16
+from scripts.embedded.machine import reduced_precision
 from scripts.embedded.scenes import SLOTS
 
 WIDTH = 128
@@ -96,13 +96,16 @@ class SlotHeads(nn.Module):
         return [head(hidden) for head in self.heads]
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, texts: list[str], length: int
-) -> tuple[Tensor, Tensor]:
+def tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> Tensor:
+    """Return token ids ``(batch, length)``, padded, int64."""
+    tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True)
+    return torch.tensor(tokens.input_ids)
+
+
+def encode(encoder: T5EncoderModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return embeddings ``(batch, length, WIDTH)`` and the boolean mask ``(batch, length)``, as the pipeline does."""
-    tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    mask = tokens.attention_mask.bool()
-    return encoder(tokens.input_ids, attention_mask=mask)[0], mask
+    mask = tokens != encoder.config.pad_token_id
+    return encoder(tokens, attention_mask=mask)[0], mask
 
 
 def train(steps: int, seed: int, log: list[str]) -> tuple[PreTrainedTokenizerFast, T5EncoderModel]:
@@ -171,8 +174,8 @@ def refine(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, steps: i
 def _slot_loss(
     tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, heads: SlotHeads, texts: list[str], named: Tensor
 ) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
-        hidden, mask = encode(tokenizer, encoder, texts, 56)
+    with reduced_precision():
+        hidden, mask = encode(encoder, tokenise(tokenizer, texts, 56))
     hidden = hidden.float()
     wanted = named[:, None].expand(-1, mask.shape[1], -1)[mask]
     losses = [nn.functional.cross_entropy(logits, wanted[:, i]) for i, logits in enumerate(heads(hidden[mask]))]
@@ -182,7 +185,7 @@ def _slot_loss(
 @torch.no_grad()
 def _accuracy(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, heads: SlotHeads) -> float:
     texts, named = zip(*captions(random.Random(7), 500, noise=True), strict=True)
-    hidden, mask = encode(tokenizer, encoder, list(texts), 64)
+    hidden, mask = encode(encoder, tokenise(tokenizer, list(texts), 64))
     wanted = torch.tensor(named)[:, None].expand(-1, mask.shape[1], -1)[mask]
     right = [(logits.argmax(-1) == wanted[:, i]).float().mean() for i, logits in enumerate(heads(hidden[mask]))]
     return float(torch.stack(right).mean())
@@ -192,5 +195,5 @@ def _accuracy(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, heads
 def _normalise(tokenizer: PreTrainedTokenizerFast, encoder: T5EncoderModel, rng: random.Random) -> None:
     """Scale the outputs to unit size; the denoiser's caption projection starts from there."""
     texts = [text for text, _ in captions(rng, 300, noise=False)]
-    hidden, mask = encode(tokenizer, encoder, texts, 64)
+    hidden, mask = encode(encoder, tokenise(tokenizer, texts, 64))
     encoder.encoder.final_layer_norm.weight.div_(hidden[mask].std())
