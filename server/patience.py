@@ -2,6 +2,9 @@
 
 Uvicorn waits for either as long as it takes, and for a reader too. Whoever sends a byte now and then would keep a
 connection, its file descriptor and what has arrived so far; a thousand such clients would keep everybody else out.
+
+A body is waited for while the app asks for more of it, and once the answer is out. The rest of the time the server is
+at work, however slowly, and no client is blamed for that.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import logging
 import resource
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from server.errors import envelope
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +38,10 @@ class Patience:
 
     Attributes:
         head_s: From the first byte of a request (or from connecting) to the end of its head.
-        idle_s: Between two pieces of a body.
+        idle_s: Between two pieces of a body that is waited for.
         grace_s: For a body of any size, however slow.
-        bytes_per_s: How fast a body must be on average once the grace is used up. Time in which the server itself
-            does not read is not counted.
+        bytes_per_s: How fast a body must be on average once the grace is used up. Only time in which it is waited for
+            is counted.
         reader_s: For taking the next 48 kB of an answer.
         connections: How many there may be at a time; the next one is answered 503.
     """
@@ -60,8 +66,12 @@ class PatientProtocol(H11Protocol):
         self._awaited: _Awaited | None = None
         self._request: RequestResponseCycle | None = None
         self._received = 0
-        # Seconds spent on waiting for the body, since when this wait goes on, and whether it counts.
-        self._waited_s, self._since, self._counts = 0.0, 0.0, False
+        # Seconds spent on waiting for the body, and since when this wait goes on.
+        self._waited_s = 0.0
+        self._since: float | None = None
+        # The request whose app asks for more of the body.
+        self._asking: RequestResponseCycle | None = None
+        self._app, self.app = self.app, self._serve
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take a new connection, if there is room for one more."""
@@ -81,13 +91,13 @@ class PatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come, and see how long it took."""
         now = self.loop.time()
-        if self._counts:
+        if self._since is not None:
             self._waited_s += now - self._since
+            self._since = now
         super().data_received(data)
         if self.cycle is not self._request:
             self._request, self._received, self._waited_s = self.cycle, 0, 0.0
         self._received += len(data)
-        self._since, self._counts = now, not self.flow.read_paused
         allowed_s = self.patience.grace_s + self._received / self.patience.bytes_per_s
         if self.conn.their_state is h11.SEND_BODY and self._waited_s > allowed_s:
             self._time_out("body")
@@ -114,13 +124,38 @@ class PatientProtocol(H11Protocol):
         del msg
         self._refuse(400, "This is no HTTP request that can be read.", "invalid_http")
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer a request. While it waits in ``receive``, the client's time runs."""
+        request = self.cycle
+
+        async def receive_in_time() -> Message:
+            self._asking = request
+            self._await()
+            try:
+                return await receive()
+            finally:
+                # Who listened for the end of one request may give up when the next has begun to ask.
+                if self._asking is request:
+                    self._asking = None
+                    self._await()
+
+        await self._app(scope, receive_in_time, send)
+
+    def _missing(self) -> _Awaited | None:
+        """Return what the client has to send next, if it is the client who is waited for."""
+        if self.conn.their_state is h11.SEND_BODY:
+            is_wanted = self._asking is self.cycle or self.cycle.response_complete
+            return "body" if is_wanted else None
+        is_begun = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
+        return "head" if is_begun else None
+
     def _await(self) -> None:
         """Set the alarm for what has to come next."""
-        awaited: _Awaited | None = None
-        if self.conn.their_state is h11.SEND_BODY:
-            awaited = "body"
-        elif self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
-            awaited = "head"
+        awaited = self._missing()
+        if awaited != "body":
+            self._since = None
+        elif self._since is None:
+            self._since = self.loop.time()
         if awaited == "head" == self._awaited:
             # The alarm is set, and no byte of the head puts it off.
             return
@@ -131,10 +166,6 @@ class PatientProtocol(H11Protocol):
             self._timer = self.loop.call_later(wait_s, self._time_out, awaited)
 
     def _time_out(self, awaited: _Awaited) -> None:
-        if awaited == "body" and self.flow.read_paused:
-            # It is the server that does not read.
-            self._await()
-            return
         _log.info("connection_closed reason=slow_%s received=%d", awaited, self._received)
         if awaited == "head" and not self._received:
             # Browsers open connections in advance. They would take an answer for that to their next request.

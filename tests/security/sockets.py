@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -21,6 +23,8 @@ from server.settings import Settings
 
 # That something never happens is the only failure.
 PATIENCE_S = 60.0
+# What must happen, and what must not, however slow the machine.
+SHORT_S, LONG_S = 0.15, 3600
 
 
 class Site(NamedTuple):
@@ -28,6 +32,29 @@ class Site(NamedTuple):
 
     address: tuple[str, int]
     connections: Callable[[], int]
+    loop: asyncio.AbstractEventLoop
+
+    @contextmanager
+    def stalled(self) -> Generator[None]:
+        """Let the server do nothing, as on a machine that has too much to do; what comes meanwhile waits for it."""
+        has_stalled, goes_on = threading.Event(), threading.Event()
+
+        def stall() -> None:
+            has_stalled.set()
+            goes_on.wait()
+
+        self.loop.call_soon_threadsafe(stall)
+        has_stalled.wait()
+        try:
+            yield
+        finally:
+            goes_on.set()
+
+    def let_alarms_go_off(self) -> None:
+        """Return when every alarm has gone off that the server had set to ``SHORT_S`` or less."""
+        have_gone_off = threading.Event()
+        self.loop.call_soon_threadsafe(self.loop.call_later, 2 * SHORT_S, have_gone_off.set)
+        have_gone_off.wait()
 
 
 @contextmanager
@@ -45,16 +72,23 @@ def listening(data_dir: Path, patience: Patience, **changes: Any) -> Generator[S
         ws="none",
         log_config=None,
         timeout_graceful_shutdown=1,
-        timeout_keep_alive=1,
+        # Whatever ends a connection is what the test is about.
+        timeout_keep_alive=LONG_S,
     )
     server = uvicorn.Server(config)
+    loops: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
+
+    async def serve() -> None:
+        loops.put(asyncio.get_running_loop())
+        await server.serve(sockets=[listener])
+
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         patch.setattr("pipelines.registry.installed", lambda card: True)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()
         try:
             # Connections wait in the socket until it accepts.
-            yield Site(listener.getsockname()[:2], lambda: len(server.server_state.connections))
+            yield Site(listener.getsockname()[:2], lambda: len(server.server_state.connections), loops.get())
         finally:
             server.should_exit = True
             thread.join()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from server.errors import ServerBusy
 from server.files import FileStore, new_file
 from server.forms import Landing, open_body
 from server.jobs import NOBODY
-from server.keys import KeyStore
+from server.keys import ApiKey, KeyStore
 from server.patience import Patience, allow_connections
 from server.store import JobStore
-from tests.security.sockets import Site, Wire, listening, until
+from tests.security.sockets import LONG_S, PATIENCE_S, SHORT_S, Site, Wire, listening, until
 
-SHORT_S, LONG_S = 0.15, 3600.0
 HOST = b"Host: 127.0.0.1\r\n"
 JSON = HOST + b"Content-Type: application/json\r\n"
 LONG = Patience(head_s=LONG_S, idle_s=LONG_S, grace_s=LONG_S, reader_s=LONG_S)
@@ -29,10 +29,23 @@ LONG = Patience(head_s=LONG_S, idle_s=LONG_S, grace_s=LONG_S, reader_s=LONG_S)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server that waits a moment for a head, and for a body that does not move on."""
-    patience = Patience(head_s=SHORT_S, idle_s=SHORT_S, grace_s=LONG_S, reader_s=SHORT_S)
-    with listening(tmp_path_factory.mktemp("site"), patience, max_upload_mb=1) as site:
+    """A server that waits as long as it takes."""
+    with listening(tmp_path_factory.mktemp("site"), LONG, max_upload_mb=1) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server that waits a moment for a head, and for a body that does not move on."""
+    patience = Patience(head_s=SHORT_S, idle_s=SHORT_S, grace_s=LONG_S, reader_s=LONG_S)
+    with listening(tmp_path_factory.mktemp("hasty"), patience) as site:
+        yield site
+
+
+def begun(site: Site, sent: bytes) -> Wire:
+    """Return a connection of which the server hears when all this has been sent, however slow the client."""
+    with site.stalled():
+        return Wire(site).send(sent)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +73,7 @@ def test_what_is_no_http_is_refused_in_the_envelope_and_cut_off(site: Site, sent
 
 
 def test_two_lengths_of_a_body_smuggle_no_second_request(site: Site) -> None:
-    smuggled = b"GET /v1/models HTTP/1.1\r\n" + HOST + b"\r\n"
+    smuggled = b"GET /v1/models HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
     head = b"POST /v1/videos HTTP/1.1\r\n" + JSON + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
     with Wire(site) as wire:
         received = wire.send(head + b"0\r\n\r\n" + smuggled).rest()
@@ -70,7 +83,7 @@ def test_two_lengths_of_a_body_smuggle_no_second_request(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "begun",
+    "sent",
     [
         b"GET /health HTTP/1.1\r\n",
         b"P",
@@ -79,26 +92,26 @@ def test_two_lengths_of_a_body_smuggle_no_second_request(site: Site) -> None:
     ],
     ids=["head", "one byte", "body", "chunk"],
 )
-def test_whoever_stops_in_the_middle_is_told_and_cut_off(site: Site, begun: bytes) -> None:
-    with Wire(site) as wire:
-        answer = wire.send(begun).answer()
+def test_whoever_stops_in_the_middle_is_told_and_cut_off(hasty: Site, sent: bytes) -> None:
+    with begun(hasty, sent) as wire:
+        answer = wire.answer()
     assert (answer.status, answer.code) == (408, "request_timeout")
 
 
-def test_a_connection_without_a_word_is_closed_without_a_word(site: Site) -> None:
-    with Wire(site) as wire:
+def test_a_connection_without_a_word_is_closed_without_a_word(hasty: Site) -> None:
+    with Wire(hasty) as wire:
         assert wire.answer().status == 0
 
 
-def test_a_head_that_trickles_is_cut_off(site: Site) -> None:
-    with Wire(site) as wire:
-        answer = wire.send(b"GET /health HTTP/1.1\r\nX: ").trickle(b"a").answer()
+def test_a_head_that_trickles_is_cut_off(hasty: Site) -> None:
+    with begun(hasty, b"GET /health HTTP/1.1\r\nX: ") as wire:
+        answer = wire.trickle(b"a").answer()
     assert (answer.status, answer.code) == (408, "request_timeout")
 
 
-def test_a_second_head_that_trickles_is_cut_off_too(site: Site) -> None:
-    with Wire(site) as wire:
-        wire.send(b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n").read_until(b"}")
+def test_a_second_head_that_trickles_is_cut_off_too(hasty: Site) -> None:
+    with begun(hasty, b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n") as wire:
+        wire.read_until(b"}")
         answer = wire.send(b"GET ").trickle(b"a").answer()
     assert (answer.status, answer.code) == (408, "request_timeout")
 
@@ -114,7 +127,7 @@ def test_a_body_that_trickles_is_cut_off(tmp_path: Path, coding: bytes) -> None:
 
 
 def test_a_body_that_is_slow_and_steady_is_taken(tmp_path: Path) -> None:
-    patience = Patience(idle_s=LONG_S, grace_s=0.0, bytes_per_s=1.0)
+    patience = Patience(head_s=LONG_S, idle_s=LONG_S, grace_s=0.0, bytes_per_s=1.0)
     with listening(tmp_path, patience) as site, Wire(site) as wire:
         wire.send(b"POST /v1/videos HTTP/1.1\r\n" + JSON + b"Connection: close\r\nContent-Length: 31\r\n\r\n")
         for piece in (b'{"prompt": ', b'"a red ball",', b'"n": 1}'):
@@ -123,16 +136,46 @@ def test_a_body_that_is_slow_and_steady_is_taken(tmp_path: Path) -> None:
     assert (answer.status, answer.code) == (400, "unknown_parameter")
 
 
-def test_a_body_that_nobody_wants_is_not_waited_for(tmp_path: Path) -> None:
-    patience = Patience(idle_s=SHORT_S, grace_s=LONG_S)
-    with listening(tmp_path, patience) as site:
-        store = JobStore.open(f"sqlite:///{tmp_path / 'homereel.sqlite3'}")
-        KeyStore(store.engine).create("ann")
-        store.close()
-        with Wire(site) as wire:
-            # Answered at the head; the rest never comes, and the connection goes.
-            wire.send(b"POST /v1/videos HTTP/1.1\r\n" + JSON + b"Content-Length: 99\r\n\r\n{")
-            assert wire.answer().status in {200, 401}
+class SlowKeys:
+    """Keys that are looked up for longer than a client may hesitate, and not before ``may_end``."""
+
+    def __init__(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        look = KeyStore.usable
+
+        def look_slowly(store: KeyStore) -> Mapping[str, ApiKey]:
+            self.has_begun.set()
+            self.may_end.wait()
+            site.let_alarms_go_off()
+            return look(store)
+
+        monkeypatch.setattr(KeyStore, "usable", look_slowly)
+
+
+def test_a_body_that_nobody_wants_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JobStore.open(f"sqlite:///{tmp_path / 'homereel.sqlite3'}")
+    KeyStore(store.engine).create("ann")
+    store.close()
+    with listening(tmp_path, Patience(head_s=LONG_S, idle_s=SHORT_S, grace_s=LONG_S)) as site, Wire(site) as wire:
+        SlowKeys(site, monkeypatch).may_end.set()
+        # Answered at the head, however long that takes; the rest never comes, and then the connection goes.
+        answer = wire.send(b"POST /v1/videos HTTP/1.1\r\n" + JSON + b"Content-Length: 99\r\n\r\n{").answer()
+    assert (answer.status, answer.code) == (401, "invalid_api_key")
+
+
+def test_the_time_of_the_server_is_not_the_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A body that is waited for at all is late.
+    patience = Patience(head_s=LONG_S, idle_s=SHORT_S, grace_s=0.0, bytes_per_s=1e9)
+    with listening(tmp_path, patience) as site, Wire(site) as wire:
+        keys = SlowKeys(site, monkeypatch)
+        wire.send(b"POST /v1/videos HTTP/1.1\r\n" + JSON + b"Connection: close\r\nContent-Length: 31\r\n\r\n")
+        assert keys.has_begun.wait(PATIENCE_S)
+        wire.send(b'{"prompt": "a red ball",')
+        site.let_alarms_go_off()
+        wire.send(b'"n": 1}')
+        keys.may_end.set()
+        answer = wire.answer()
+    assert (answer.status, answer.code) == (400, "unknown_parameter")
 
 
 def test_an_endless_body_is_cut_off_at_the_limit(site: Site) -> None:
@@ -145,22 +188,19 @@ def test_an_endless_body_is_cut_off_at_the_limit(site: Site) -> None:
 
 
 def test_whoever_takes_no_answer_is_cut_off(tmp_path: Path) -> None:
-    patience = Patience(reader_s=SHORT_S)
-    with listening(tmp_path, patience) as site:
-        until((tmp_path / "homereel.sqlite3").exists)
-        store = JobStore.open(f"sqlite:///{tmp_path / 'homereel.sqlite3'}")
-        large = new_file(NOBODY, "user_data", "x", 1.8e9)
-        folder = tmp_path / "files"
-        folder.mkdir(exist_ok=True)
-        # More than the buffers of both sides hold.
-        content = bytes(32_000_000)
-        FileStore(store.engine, folder, lambda: 1.8e9).add(large, [content], max_total_bytes=10**9)
-        store.close()
-        with Wire(site) as wire:
-            wire.send(b"GET /v1/files/" + large.id.encode() + b"/content HTTP/1.1\r\n" + HOST + b"\r\n")
-            until(lambda: site.connections() == 1)
-            until(lambda: site.connections() == 0)
-            assert len(wire.rest()) < len(content)
+    store = JobStore.open(f"sqlite:///{tmp_path / 'homereel.sqlite3'}")
+    large = new_file(NOBODY, "user_data", "x", 1.8e9)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    # More than the buffers of both sides hold.
+    content = bytes(32_000_000)
+    FileStore(store.engine, folder, lambda: 1.8e9).add(large, [content], max_total_bytes=10**9)
+    store.close()
+    with listening(tmp_path, Patience(head_s=LONG_S, reader_s=SHORT_S)) as site, Wire(site) as wire:
+        until(lambda: site.connections() == 1)
+        wire.send(b"GET /v1/files/" + large.id.encode() + b"/content HTTP/1.1\r\n" + HOST + b"\r\n")
+        until(lambda: site.connections() == 0)
+        assert len(wire.rest()) < len(content)
 
 
 def test_many_slow_clients_keep_nobody_out(tmp_path: Path) -> None:
