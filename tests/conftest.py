@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,19 @@ from server.jobs import Job, JobId, JobStatus, new_job_id
 from server.residents import Residents, Source
 from server.settings import Settings
 from server.store import JobStore
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Look for no garbage among what is imported: it stays, and there is more of it with every file."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave all that was imported out of every later search, which took a fifth of the time of all tests."""
+    gc.freeze()
+    gc.set_threshold(20_000)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
