@@ -2,15 +2,17 @@
 # What a CUDA machine is asked, in parts of at most 8 minutes each; nothing is fetched there.
 #
 #   scripts/gpu_session.sh wheels [VERSION]   here, with a network: what its Python lacks goes into .whl (3.12 if not said)
-#   scripts/gpu_session.sh small              there: tests marked gpu, small models beside plain diffusers, plans
+#   scripts/gpu_session.sh small              there: small models beside plain diffusers
 #   scripts/gpu_session.sh large              there: one of 14B under a cap of 24 GiB, and one with sound
-#   scripts/gpu_session.sh train [SECONDS]    there: the shipped model goes on learning; weights go to $OUT
+#   scripts/gpu_session.sh models             there: both of these
+#   scripts/gpu_session.sh train [SECONDS] [denoiser|decoder]
+#                                             there: tests marked gpu, and the shipped model goes on learning
 #   scripts/gpu_session.sh small --tiny --device cpu   that all of it runs, on any machine
 #
-# Results go to $OUT where it is set, else to scripts/results: gpu-PART.{jsonl,md,svg} and gpu-tests.txt.
+# Results go to $OUT where it is set, else to scripts/results: gpu-PART.{jsonl,md,svg}, gpu-tests.txt, train.log, weights.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-part="${1:?wheels, small, large or train}"
+part="${1:?wheels, small, large, models or train}"
 shift
 
 # Of what the project needs, these are in no CUDA image of PyTorch. Pure Python or manylinux, a few megabytes each.
@@ -24,7 +26,7 @@ if [ "$part" = wheels ]; then
     platforms+=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)
     mkdir -p .whl
     for package in "${LACKING[@]}"; do
-        wanted=$(grep -i "^${package}==" constraints.txt || echo "$package")
+        wanted=$(grep -iE "^${package//-/[-_]}==" constraints.txt || echo "$package")
         python3 -m pip download -q --no-deps --only-binary=:all: --implementation cp --python-version "${1:-3.12}" \
             "${platforms[@]}" -d .whl "$wanted"
     done
@@ -35,63 +37,61 @@ if [ "$part" = wheels ]; then
 fi
 
 if [ -d .whl ]; then
-    python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target /tmp/homereel-site .whl/*.whl
+    [ -d /tmp/homereel-site ] || python3 -m pip install -q --no-index --no-deps --target /tmp/homereel-site .whl/*.whl
     export PYTHONPATH="/tmp/homereel-site:$PWD${PYTHONPATH:+:$PYTHONPATH}"
 fi
 export PYTHONPATH="${PYTHONPATH:-$PWD}" HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 into="${OUT:-scripts/results}"
 mkdir -p "$into"
-bench() { python3 -m scripts.benchmark "$@" --into "$into" --name "gpu-$part"; }
+# Each line is a command of the benchmark; the arguments go to every one. One process imports for all.
+small='wan2.1-t2v-1.3b --size 832x480 --seconds 5 --steps 4
+wan2.2-ti2v-5b --size 1280x704 --seconds 3 --steps 3'
+large='wan2.1-t2v-14b --size 832x480 --seconds 3 --steps 2 --offload group --tiled --cap-gb 24
+ltx-2-distilled --size 768x512 --seconds 5'
+benchmarks() {
+    lines=$1
+    shift
+    rm -f "$into/gpu-$part.jsonl"
+    sed "s|\$| --runs 1 --baseline --limit-s ${LIMIT_S:-110} --into $into --name gpu-$part $*|" <<<"$lines" |
+        python3 -m scripts.benchmark -
+    python3 -m scripts.plot_results "$into/gpu-$part.jsonl" --into "$into"
+}
 
-# The denoiser, and its decoder from two starts, side by side; beside them the tests marked gpu (elsewhere skipped).
+# Denoiser and decoder side by side, or one of them; beside them the tests marked gpu (elsewhere they are skipped).
 train_shipped_model() {
+    seconds=${1:-200}
+    stages=${2:-denoiser decoder}
     work=$(mktemp -d)
-    stage() { python3 -m scripts.train_embedded "$@" --device "${DEVICE:-cuda}" >>"$into/train.log" 2>&1; }
-    python3 -m scripts.train_embedded unpack --work "$work/denoiser" >/dev/null
-    # Its weights are in codec/ too.
-    rm "$work/denoiser/decoder.state.pt"
-    cp -r "$work/denoiser" "$work/decoder"
-    cp -r "$work/denoiser" "$work/fresh"
-    stage decoder --work "$work/decoder" --batch "${CLIPS:-48}" --anneal-s "$1" --steps 1000000 &
-    stage decoder --work "$work/fresh" --batch "${CLIPS:-48}" --anneal-s "$1" --steps 1000000 --fresh &
-    {
-        for share in 0 1 2 3; do
-            stage latents --work "$work/denoiser" --steps "${SHARDS:-256}" --share "$share/4" &
-            drawing[share]=$!
-        done
-        wait "${drawing[@]}"
-        stage denoiser --work "$work/denoiser" --batch "$((16 * ${CLIPS:-48}))" --anneal-s "$(($1 - SECONDS))" \
-            --steps 1000000
-    } &
+    stage() {
+        python3 -m scripts.train_embedded "$@" --work "$work" --device "${DEVICE:-cuda}" >>"$into/train.log" 2>&1
+    }
+    python3 -m scripts.train_embedded unpack --work "$work" >/dev/null
+    if [[ $stages == *decoder* ]]; then
+        stage decoder --batch "${CLIPS:-48}" --anneal-s "$seconds" --steps 1000000 &
+    fi
+    if [[ $stages == *denoiser* ]]; then
+        {
+            for share in 0 1 2 3; do
+                stage latents --steps "${SHARDS:-256}" --share "$share/4" &
+                drawing[share]=$!
+            done
+            wait "${drawing[@]}"
+            stage denoiser --batch "$((16 * ${CLIPS:-48}))" --anneal-s "$((seconds - SECONDS))" --steps 1000000
+        } &
+    fi
     python3 -m pytest -q -p no:schemathesis -m gpu tests/gpu tests/pipelines/accel 2>&1 | tee "$into/gpu-tests.txt" &
     wait
-    rm "$work"/{decoder,fresh}/denoiser.state.pt
-    for name in denoiser decoder fresh; do
-        python3 -m scripts.train_embedded pack --work "$work/$name" --into "$into/$name"
-    done
+    python3 -m scripts.train_embedded pack --work "$work" --into "$into"
     cat "$into/train.log"
 }
 
-failed=0
-rm -f "$into/gpu-$part.jsonl"
 case "$part" in
-small)
-    bench wan2.1-t2v-1.3b --size 832x480 --seconds 5 --steps 4 --runs 1 --baseline --limit-s 120 "$@" || failed=1
-    bench wan2.2-ti2v-5b --size 1280x704 --seconds 3 --steps 3 --runs 1 --baseline --limit-s 120 "$@" || failed=1
-    ;;
-large)
-    bench wan2.1-t2v-14b --size 832x480 --seconds 3 --steps 2 --runs 1 --offload group --tiled --cap-gb 24 \
-        --baseline --limit-s 150 "$@" || failed=1
-    bench ltx-2-distilled --size 768x512 --seconds 5 --runs 1 --baseline --limit-s 120 "$@" || failed=1
-    ;;
-train)
-    train_shipped_model "${1:-200}"
-    exit
-    ;;
+small) benchmarks "$small" "$@" ;;
+large) benchmarks "$large" "$@" ;;
+models) benchmarks "$small"$'\n'"$large" "$@" ;;
+train) train_shipped_model "$@" ;;
 *)
     echo "there is no part called $part" >&2
     exit 2
     ;;
 esac
-python3 -m scripts.plot_results "$into/gpu-$part.jsonl" --into "$into"
-exit "$failed"

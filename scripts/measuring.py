@@ -1,4 +1,4 @@
-"""One configuration, measured in a process of its own: ``scripts/benchmark.py`` starts it and reads its last line.
+"""One configuration, measured in a process of its own, which ``scripts/benchmark.py`` starts.
 
 A process each, since what a model leaves behind (allocator, kernels, caches) must not count for the next.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import resource
-import sys
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import engine
@@ -346,12 +345,12 @@ def matmul_flops(device: str, dtype: torch.dtype, side: int = 8192) -> float:
     return 2 * side**3 / min(seconds() for _ in range(3))
 
 
-def main() -> None:
-    task = TypeAdapter(Task).validate_json(sys.stdin.read())
+def answer(task: Task, sender: Connection) -> None:
+    """Measure and send what came out: the whole life of a process."""
     torch.set_grad_enabled(mode=False)
-    result: Mapping[str, Any] = asdict(measure(task))
-    print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        measured = measure(task)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the row says
+        traceback.print_exc()
+        measured = Measured(error=f"{type(error).__name__}: {error}"[:200])
+    sender.send(measured)

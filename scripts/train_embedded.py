@@ -125,7 +125,7 @@ def stage_decoder(args: argparse.Namespace, log: Log) -> None:
     if (args.work / "denoiser.state.pt").exists():
         trainer = denoiser.Trainer(*load_text(args.work), Schedule(1), args.work)
         imitation = partial(denoiser.imitate, vae, trainer)
-    lesson = decoder.Lesson(args.batch or 4, imitation, args.fresh)
+    lesson = decoder.Lesson(args.batch or 4, imitation)
     decoder.train(vae, schedule(args, 5000, hold=0.0), args.work / "decoder.state.pt", log, lesson)
 
 
@@ -151,7 +151,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=inf, help="stop for now after this long")
     parser.add_argument("--anneal-s", type=float, default=inf, help="come to the schedule's end in this long")
     parser.add_argument("--share", default="0/1", help="of the shards, draw those from I in steps of N: I/N")
-    parser.add_argument("--fresh", action="store_true", help="decoder: start from random weights")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -85,7 +85,7 @@ class Trainer:
             torch.optim.Muon(matrices, lr=RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0),
         ]
-        self.step = 0
+        self.step = self.first = 0
         if self.state.exists():
             self._restore()
         if device().type == "cpu":
@@ -106,6 +106,7 @@ class Trainer:
         for optimiser, state in zip(self.optimisers, saved.get("optimisers", ()), strict=False):
             optimiser.load_state_dict(state)
         self.step = saved["step"]
+        self.first = 0 if "optimisers" in saved else self.step
 
     def save(self) -> None:
         """Write the whole state, atomically."""
@@ -134,7 +135,7 @@ class Trainer:
         while not self.schedule.over(self.step):
             self.step += 1
             for optimiser in self.optimisers:
-                optimiser.param_groups[0]["lr"] = RATE * self.schedule.rate(self.step)
+                optimiser.param_groups[0]["lr"] = RATE * self.schedule.rate(self.step, self.first)
             batch = next(data)
             loss = self._train_step(batch)
             clips += len(batch.clean) * ranks()

@@ -48,10 +48,10 @@ class Schedule:
         """Tell whether to stop before the next step."""
         return self.progress(step) >= 1 or time.monotonic() - self.began > self.stop_s
 
-    def rate(self, step: int) -> float:
-        """Return what to multiply the learning rate by."""
+    def rate(self, step: int, first: int = 0) -> float:
+        """Return what to multiply the learning rate by; ``first`` is the step at which the optimiser knew nothing."""
         fall = max(0.0, self.progress(step) - self.hold) / (1 - self.hold)
-        return min(1.0, step / self.warm) * max(0.02, 1 - fall)
+        return min(1.0, (step - first) / self.warm) * max(0.02, 1 - fall)
 
 
 @lru_cache(maxsize=1)
