@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a CUDA machine is asked, in parts of at most 8 minutes each; nothing is fetched there.
 #
-#   scripts/gpu_session.sh wheels [VERSION]   here, with a network: what its Python lacks goes into .whl (3.12 if not said)
+#   scripts/gpu_session.sh wheels             here, with a network: what its Python lacks goes into .whl
 #   scripts/gpu_session.sh small              there: small models beside plain diffusers
 #   scripts/gpu_session.sh large              there: one of 14B under a cap of 24 GiB, and one with sound
 #   scripts/gpu_session.sh models             there: both of these
@@ -15,25 +15,8 @@ cd "$(dirname "$0")/.."
 part="${1:?wheels, small, large, models or train}"
 shift
 
-# Of what the project needs, these are in no CUDA image of PyTorch. Pure Python or manylinux, a few megabytes each.
-LACKING=(alembic anyio diffusers fastapi ftfy httpcore2 httpx2 imageio-ffmpeg importlib-metadata mako prometheus-client
-    pydantic pydantic-core pydantic-settings python-dotenv python-multipart sqlalchemy standardwebhooks starlette
-    tokenizers transformers truststore typing-inspection uvicorn wcwidth zipp deprecated peft)
-
 if [ "$part" = wheels ]; then
-    platforms=()
-    for glibc in 28 27 24 17 12 5; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
-    platforms+=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)
-    mkdir -p .whl
-    for package in "${LACKING[@]}"; do
-        wanted=$(grep -iE "^${package//-/[-_]}==" constraints.txt || echo "$package")
-        python3 -m pip download -q --no-deps --only-binary=:all: --implementation cp --python-version "${1:-3.12}" \
-            "${platforms[@]}" -d .whl "$wanted"
-    done
-    # Nothing is muxed there, and the ffmpeg inside is larger than all the rest.
-    python3 -m scripts.slim_wheel .whl/imageio_ffmpeg-*.whl 'imageio_ffmpeg/binaries/ffmpeg-*'
-    du -sh .whl
-    exit
+    exec python3 -m scripts.wheels "$@"
 fi
 
 if [ -d .whl ]; then
