@@ -19,6 +19,8 @@ from tests.browser.conftest import DESKTOP, PHONE, OpenPage, save_to, serious
 VIEWS = ("create", "gallery", "compare/{0},{1}", "library", "system", "gallery/{0}")
 # The model takes a second or two for this.
 BALL = "a red ball on a green field"
+# What is to be seen while it is made, and then stopped, has to take longer than any look at the page.
+LONG_S = 20
 QUICK = {"model": "homereel-mini", "prompt": BALL, "seconds": "2", "num_inference_steps": 2}
 
 
@@ -60,8 +62,6 @@ def test_from_the_first_visit_to_a_comparison(open_page: OpenPage) -> None:
     expect(page.locator(".foresight")).to_contain_text("16 frames at 8 fps")
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     stage = page.get_by_label("Stage")
-    expect(stage).to_contain_text(re.compile(r"step \d+ of 6"))
-    expect(page).to_have_title(re.compile(r"\d+ % · Homereel"))
     plays(stage.locator("video"))
     expect(page).to_have_title("Homereel")
 
@@ -77,10 +77,12 @@ def test_from_the_first_visit_to_a_comparison(open_page: OpenPage) -> None:
 
     page.get_by_role("link", name="Gallery", exact=True).click()
     expect(page.get_by_role("listitem")).to_have_count(2)
-    for clip in page.get_by_role("listitem").all():
+    for prompt in (BALL, "a blue ball on a green field"):
+        clip = page.get_by_role("listitem").filter(has=page.get_by_role("button", name=f"Select: {prompt}"))
         clip.hover()
         plays(clip.locator("video"))
         clip.get_by_role("button", name="Select").click()
+        expect(clip.get_by_role("button", name="Select", pressed=True)).to_have_count(1)
     page.get_by_role("button", name="Compare").click()
     compared(page)
 
@@ -206,21 +208,22 @@ def _pick(place: Locator, menu: str, entry: str) -> None:
 
 def test_a_visitor_who_comes_back_in_the_middle_finds_the_work_going_on_and_can_stop_it(open_page: OpenPage) -> None:
     page = open_page()
-    write(page, "a green square over dark sand", steps=40, seconds=4)
+    write(page, "a green square over dark sand", steps=40, seconds=LONG_S)
     page.get_by_role("button", name="Generate").click()
     page.get_by_label("Prompt", exact=True).fill("something else, half wri")
-    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step [1-9]\d* of 40"))
+    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step [1-9]\d* of \d+"))
+    expect(page).to_have_title(re.compile(r"\d+ % · Homereel"))
     expect(page.locator(".forming img.preview")).to_be_visible()
     page.reload()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("something else, half wri")
-    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step \d+ of 40"))
+    expect(page.get_by_label("Stage")).to_contain_text(re.compile(r"step \d+ of \d+"))
     page.get_by_label("Stage").get_by_role("button", name="Cancel").click()
     expect(page.get_by_label("Queue")).to_have_count(0)
     expect(page).to_have_title("Homereel")
 
 
 def test_who_waits_can_go_sooner(open_page: OpenPage, api: httpx2.Client) -> None:
-    long = QUICK | {"num_inference_steps": 90, "seconds": "4"}
+    long = QUICK | {"num_inference_steps": 100, "seconds": str(LONG_S)}
     ids = [api.post("/videos", json=long | {"prompt": text}).json()["id"] for text in ("first", "second", "third")]
     page = open_page()
     rows = page.locator(".queue-row")
@@ -242,7 +245,7 @@ def test_what_cannot_be_made_is_said_before_it_is_sent(open_page: OpenPage) -> N
 
 
 def test_a_server_that_does_not_answer_costs_nothing_that_was_written(open_page: OpenPage) -> None:
-    page = open_page(refused=("/estimate", "/videos"))
+    page = open_page(refused=("/estimate", "/videos", "/content"))
     page.get_by_label("Prompt", exact=True).fill("a sentence that took long to find")
     page.route("**/v1/videos**", lambda route: route.abort())
     page.get_by_role("button", name="Generate").click()
