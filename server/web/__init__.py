@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from server.web.shrink import shrunk
+
 FOLDER = Path(__file__).parent
 # Everything that the page is made of lies below this path, in a folder that is named after what is in it.
 PREFIX = "/studio/"
@@ -55,11 +57,13 @@ class Site:
     @classmethod
     def read(cls, folder: Path = FOLDER) -> Self:
         """Read the files that ship; what has another ending, such as this module, is not one of them."""
-        contents = {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.suffix in _MEDIA_TYPES
-        }
+        contents = shrunk(
+            {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in sorted(folder.rglob("*"))
+                if path.suffix in _MEDIA_TYPES
+            }
+        )
         whole = hashlib.sha256()
         for name, content in contents.items():
             whole.update(f"{name} {len(content)}\n".encode() + content)

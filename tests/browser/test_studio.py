@@ -39,6 +39,22 @@ def plays(video: Locator) -> None:
     video.evaluate(f"it => new Promise((done) => {{ const from = it.currentTime; it.ontimeupdate = () => {changes} }})")
 
 
+def remember(page: Page) -> None:
+    """Keep every title and text that the page shows from now on: what passes quickly is not seen by looking in."""
+    page.evaluate(
+        """() => {
+            window.shown = [];
+            const note = () => window.shown.push(document.title, document.querySelector("main").textContent);
+            new MutationObserver(note).observe(document, { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+
+
+def has_shown(page: Page, pattern: str) -> None:
+    """Wait until something that matches has been shown since ``remember``."""
+    page.wait_for_function("(pattern) => window.shown.some((text) => new RegExp(pattern).test(text))", arg=pattern)
+
+
 def until_all(videos: Locator, condition: str) -> None:
     """Wait until the condition holds of ``it``, every one of the clips."""
     waiting = f"all.every((it) => {condition}) ? done() : requestAnimationFrame(look)"
@@ -60,8 +76,11 @@ def test_from_the_first_visit_to_a_comparison(open_page: OpenPage) -> None:
     expect(page.get_by_text("Your first video starts with a sentence")).to_be_visible()
     write(page, BALL, steps=6)
     expect(page.locator(".foresight")).to_contain_text("16 frames at 8 fps")
+    remember(page)
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     stage = page.get_by_label("Stage")
+    has_shown(page, r"step \d+ of 6")
+    has_shown(page, r"\d+ % · Homereel")
     plays(stage.locator("video"))
     expect(page).to_have_title("Homereel")
 

@@ -1,0 +1,55 @@
+"""Takes out of scripts and styles what only people read, in a process of its own.
+
+The minifier is a Go library; its runtime, with threads and signal handlers, has no business in a server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+_log = logging.getLogger(__name__)
+_MEDIA_TYPES = {".js": "application/javascript", ".css": "text/css"}
+# What others have published stays as it is, so that its hash can be compared.
+_VENDOR = "vendor/"
+
+
+def shrunk(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files by name, those that are ours smaller; all as they are where the minifier is not installed."""
+    ours = {name: text.decode() for name, text in contents.items() if _kind(name) and not name.startswith(_VENDOR)}
+    return dict(contents) | {name: text.encode() for name, text in _minified(json.dumps(ours)).items()}
+
+
+def _kind(name: str) -> str:
+    return _MEDIA_TYPES.get(f".{name.rpartition('.')[2]}", "")
+
+
+@lru_cache(maxsize=4)
+def _minified(texts: str) -> dict[str, str]:
+    if find_spec("minify") is None:
+        return {}
+    command = [sys.executable, "-m", __name__]
+    done = subprocess.run(command, input=texts, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ourselves
+    if done.returncode:
+        _log.warning("page_not_minified error=%s", done.stderr.strip()[-200:])
+        return {}
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    """Read file texts by name from standard input as JSON, and write the smaller ones to standard output."""
+    import minify  # noqa: PLC0415 - not in the server
+
+    library: Any = minify
+    texts: dict[str, str] = json.load(sys.stdin)
+    json.dump({name: library.string(_kind(name), text) for name, text in texts.items()}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
