@@ -35,7 +35,7 @@ MIN_SIDE, MAX_SIDE = 64, 2048
 # A size may be reached by cropping at most this share of the native picture; more would cut the subject.
 MAX_CROP = 0.25
 MAX_SEED = 2**32 - 1
-PICTURE_PARAMS = {"first_frame": "input_reference", "last_frame": "last_frame"}
+PICTURE_PARAMS = {"first_frame": "input_reference", "last_frame": "last_frame", "references": "characters"}
 MAX_FLOW_SHIFT = 20.0
 MAX_PROMPT = 32_000
 
@@ -98,6 +98,7 @@ class Weights(BaseModel):
     layout: str = Field(default="", description="Class that the checkpoint's index names.")
     revision: str = Field(description="Commit of the repository, or version of the packaged weights.")
     components: dict[str, Component] = Field(default_factory=dict, description="The parts, by their folders' names.")
+    without: frozenset[str] = Field(default=frozenset(), description="Parts of the checkpoint that are not needed.")
 
     @model_validator(mode="after")
     def _exactly_one_place(self) -> Weights:
@@ -120,7 +121,7 @@ class ModelCard(BaseModel):
     sampling: Sampling
     memory: Memory = Field(default=Memory(), description="What it needs beside its weights.")
     capabilities: frozenset[Capability]
-    requires: frozenset[Literal["first_frame", "last_frame"]] = Field(
+    requires: frozenset[Literal["first_frame", "last_frame", "references"]] = Field(
         default=frozenset(), description="Pictures without which the model makes nothing."
     )
     max_references: NonNegativeInt = Field(default=0, description="How many given characters a clip can show.")
@@ -283,9 +284,9 @@ class ModelCard(BaseModel):
             what = "reference image" if capability == "first_frame" else "picture for its last frame"
             raise MissingCapability(f"{self.id} takes no {what}.", param=param, capability=capability)
         if wish.source is None:
-            for missing in sorted(self.requires - given):
-                what = missing.replace("_", " ")
-                message = f"{self.id} needs a picture for its {what}."
+            for missing in sorted(self.requires - given - ({"references"} if wish.references else set())):
+                what = "character" if missing == "references" else f"picture for its {missing.replace('_', ' ')}"
+                message = f"{self.id} needs a {what}."
                 raise MissingCapability(message, param=PICTURE_PARAMS[missing], capability="text")
 
     def _whole(self, conditions: tuple[ImageCondition, ...], wanted: int, warnings: list[str]) -> int:

@@ -82,7 +82,7 @@ def look(card: ModelCard, cache: Path) -> Listing:
         found = HfApi().model_info(repo, revision=revision, files_metadata=True)
         commit = str(found.sha)
         siblings = found.siblings or []
-        names = _parts(repo, commit, cache)
+        names = _parts(repo, commit, cache) - card.weights.without
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None)
         for s in siblings
@@ -110,7 +110,7 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
         HubError: It cannot be fetched, there is no room for it, or a file stays damaged however often it is fetched.
     """
     repo, revision = _place(card)
-    whole = snapshot.find(cache, repo, revision)
+    whole = snapshot.find(cache, repo, revision, card.weights.without)
     if whole is not None and _is_offline():
         return whole
     listing = look(card, cache)
@@ -135,7 +135,7 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
     with _explained(card):
         # The branch's name is written down last: what it leads to is whole.
         _download(repo, snapshot.INDEX, revision=revision, cache_dir=cache)
-    folder = snapshot.find(cache, repo, revision)
+    folder = snapshot.find(cache, repo, revision, card.weights.without)
     if folder is None:
         raise HubError(f"{card.id} was fetched, and lacks files that its index names; try again.")
     return folder

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -85,12 +85,16 @@ def typical_request(
         UnsupportedShape: The card cannot make that size or length.
         UnsupportedOption: It cannot start from a picture.
     """
+    least = least_wish(card, Path("unread"), {"first_frame"} if picture else ())
+    return card.resolve(replace(least, size=size, seconds=seconds, seed=0)).request
+
+
+def least_wish(card: ModelCard, picture: Path, further: Collection[str] = ()) -> Wish:
+    """Return a wish with the pictures that a card cannot do without, and those for ``further``: always the same one."""
     frames = {"first_frame": 0, "last_frame": LAST}
-    given: set[str] = set(card.requires)
-    if picture:
-        given.add("first_frame")
-    pictures = tuple(ImageCondition(Path("unread"), frames[which]) for which in sorted(given))
-    return card.resolve(Wish("", size=size, seconds=seconds, seed=0, conditions=pictures)).request
+    given = card.requires | set(further)
+    conditions = tuple(ImageCondition(picture, frames[which]) for which in sorted(given & frames.keys()))
+    return Wish("", conditions=conditions, references=(picture,) if "references" in given else ())
 
 
 def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, Need]:

@@ -195,8 +195,8 @@ def weights_folder(card: ModelCard) -> Path:
     elif weights.folder is not None:
         folder = weights.folder
     else:
-        folder = snapshot.find(snapshot.shared_cache(), str(weights.repo), weights.revision)
-    if folder is None or snapshot.missing(folder):
+        folder = snapshot.find(snapshot.shared_cache(), str(weights.repo), weights.revision, weights.without)
+    if folder is None or snapshot.missing(folder, weights.without):
         raise _missing(card)
     return folder
 

@@ -31,6 +31,9 @@ class ShapeRules(BaseModel):
     frame_stride: PositiveInt
     frame_offset: PositiveInt = 1
     latent_stride: PositiveInt | None = Field(default=None, description="Frames per token, if not frame_stride.")
+    latents: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="Latents of frame_stride frames and of frame_offset frames, if not one of each."
+    )
     min_frames: PositiveInt
     max_frames: PositiveInt
     overlap: NonNegativeInt = Field(
@@ -92,8 +95,15 @@ class ShapeRules(BaseModel):
 
     def tokens(self, shape: VideoShape) -> int:
         """Return how many tokens a window of this shape has, conditions not counted."""
-        side, stride = self.pixels_per_token, self.latent_stride or self.frame_stride
-        return (-(-(shape.frames - 1) // stride) + 1) * (shape.height // side) * (shape.width // side)
+        side = self.pixels_per_token
+        return self._latents_of(shape.frames) * (shape.height // side) * (shape.width // side)
+
+    def _latents_of(self, frames: int) -> int:
+        if self.latents is not None:
+            per_stride, of_offset = self.latents
+            return -(-(frames - self.frame_offset) // self.frame_stride) * per_stride + of_offset
+        stride = self.latent_stride or self.frame_stride
+        return -(-(frames - 1) // stride) + 1
 
     def nearest(self, width: int, height: int) -> FrameSize:
         """Return the native size whose aspect is closest; of several such, the one whose area is."""

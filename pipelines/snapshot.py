@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -34,15 +35,22 @@ def repository_folder(cache: Path, repo: str) -> Path:
     return cache / f"models--{repo.replace('/', '--')}"
 
 
-def find(cache: Path, repo: str, revision: str) -> Path | None:
-    """Return the folder of a whole snapshot, or None if it is not there or lacks a file."""
+def find(cache: Path, repo: str, revision: str, without: Collection[str] = ()) -> Path | None:
+    """Return the folder of a whole snapshot, or None if it is not there or lacks a file.
+
+    Args:
+        cache: The shared cache.
+        repo: Of the hub.
+        revision: A commit, or what names one.
+        without: Parts that it need not have.
+    """
     folder = repository_folder(cache, repo)
     try:
         commit = (folder / "refs" / revision).read_text().strip()
     except OSError:
         commit = revision
     snapshot = folder / "snapshots" / commit
-    return snapshot if not missing(snapshot) else None
+    return snapshot if not missing(snapshot, without) else None
 
 
 def parts(index: dict[str, object]) -> list[str]:
@@ -51,23 +59,38 @@ def parts(index: dict[str, object]) -> list[str]:
     Raises:
         ValueError: A part is called by what is no name of a folder, such as a path that leads elsewhere.
     """
-    lists = {name: cast("list[object]", value) for name, value in index.items() if isinstance(value, list)}
-    names = [name for name, value in lists.items() if all(value) and not name.startswith("_")]
+    names = [name for name, value in index.items() if made_by(value) and not name.startswith("_")]
     wrong = [name for name in names if not _NAME.fullmatch(name)]
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no name of a part")
     return names
 
 
-def missing(folder: Path) -> list[str]:
-    """Return what a checkpoint lacks to be whole: the paths of files below its folder, or a phrase."""
+def made_by(entry: object) -> tuple[str, str] | None:
+    """Return the library and the class that an entry of an index names; None if it names no part.
+
+    Indexes of modular pipelines say more of a part beside the two, or there alone.
+    """
+    said = cast("list[Any]", entry) if isinstance(entry, list) else []
+    if len(said) > 2 and not all(said[:2]):
+        said = said[2].get("type_hint") or []
+    return (str(said[0]), str(said[1])) if len(said) > 1 and all(said[:2]) else None
+
+
+def missing(folder: Path, without: Collection[str] = ()) -> list[str]:
+    """Return what a checkpoint lacks to be whole: the paths of files below its folder, or a phrase.
+
+    Args:
+        folder: The checkpoint's.
+        without: Parts that it need not have.
+    """
     try:
         names = parts(json.loads((folder / INDEX).read_text()))
     except OSError:
         return [INDEX]
     except (ValueError, AttributeError) as error:
         return [f"a sound {INDEX} ({error})"]
-    return [lacking for name in names for lacking in _missing_of_part(folder, name)]
+    return [lacking for name in names if name not in without for lacking in _missing_of_part(folder, name)]
 
 
 def _missing_of_part(folder: Path, name: str) -> list[str]:
@@ -98,7 +121,10 @@ def programs(folder: Path) -> list[str]:
     found += [f"{path.relative_to(folder)} is a program" for path in paths if path.suffix == ".py"]
     found += [f"{path.relative_to(folder)} names a program" for path in paths if _has_auto_map(path)]
     index = json.loads((folder / INDEX).read_text())
-    return found + [f"{name} is made by {index[name][0]}" for name in parts(index) if not _is_known(index[name][0])]
+    makers = {name: made_by(index[name]) for name in parts(index)}
+    return found + [
+        f"{name} is made by {maker[0]}" for name, maker in makers.items() if maker and not _is_known(maker[0])
+    ]
 
 
 def _has_auto_map(path: Path) -> bool:

@@ -25,11 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import engine
 from pipelines.accel.host import Host
-from pipelines.card import ModelCard, Wish
+from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
+from pipelines.needs import least_wish
 from pipelines.plan import MemoryPlan, Offload
 from pipelines.registry import family_of, load_registry, weights_folder
-from pipelines.types import LAST, Frames, GenerationRequest, ImageCondition, Progress, Stage
+from pipelines.types import Frames, GenerationRequest, Progress, Stage
 from scripts import random_weights
 
 
@@ -127,11 +128,10 @@ def request_of(task: Task, card: ModelCard) -> GenerationRequest:
     picture = Path("/tmp/homereel-benchmark.png")
     if card.requires and not picture.exists():
         Image.linear_gradient("L").resize((1280, 720)).convert("RGB").save(picture)
-    frames = {"first_frame": 0, "last_frame": LAST}
-    pictures = tuple(ImageCondition(picture, frames[needed]) for needed in sorted(card.requires))
-    wish = Wish(
-        "A fisherman in a yellow coat hauls a net on a small boat at dawn, slow tracking shot",
-        size=task.size, seconds=task.seconds, num_inference_steps=task.steps, seed=42, conditions=pictures,
+    wish = replace(
+        least_wish(card, picture),
+        prompt="A fisherman in a yellow coat hauls a net on a small boat at dawn, slow tracking shot",
+        size=task.size, seconds=task.seconds, num_inference_steps=task.steps, seed=42,
     )  # fmt: skip
     if task.tiny:
         steps = max(2, card.sampling.min_inference_steps)

@@ -17,6 +17,7 @@ import yaml
 from accelerate import init_empty_weights
 from torch import nn
 
+from pipelines.accel.modular import hosted
 from tests.pipelines.families import vocabularies
 
 FOLDER = Path(__file__).resolve().parent / "architectures"
@@ -28,7 +29,7 @@ def known() -> list[str]:
 
 
 def architecture(card: str, *, tiny: bool = False) -> dict[str, Any]:
-    """Return ``pipeline``, ``options`` and ``parts`` of a card's model.
+    """Return ``pipeline``, its ``workflow`` if it is a modular one, ``options`` and ``parts`` of a card's model.
 
     Args:
         card: Its id.
@@ -47,7 +48,8 @@ def architecture(card: str, *, tiny: bool = False) -> dict[str, Any]:
     for part in parts.values():
         if "like" in part:
             part |= {key: parts[part["like"]][key] for key in ("class", "config")}
-    return {"pipeline": read["pipeline"], "options": read.get("options", {}), "parts": parts}
+    said = {"pipeline": read["pipeline"], "workflow": read.get("workflow"), "options": read.get("options", {})}
+    return {**said, "parts": parts}
 
 
 def _read(card: str) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def build(card: str, *, dtypes: Mapping[str, torch.dtype], device: str, tiny: bo
             made.eval().requires_grad_(requires_grad=False)
         parts[name] = made
     kind: Any = getattr(diffusers, found["pipeline"])
+    if found["workflow"]:
+        kind = hosted(kind, found["workflow"])
     missing = {name: None for name in kind._optional_components if name not in parts}
     return kind(**parts, **missing, **found["options"])
 

@@ -30,6 +30,7 @@ from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
 from pipelines.loading import loaded
 from pipelines.plan import MemoryPlan, Offload, Quantisation
+from pipelines.snapshot import made_by
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
 Q = TypeVar("Q", bound=diffusers.DiffusionPipeline)
@@ -284,9 +285,10 @@ def _denoisers_of(
     index = json.loads((weights / "model_index.json").read_text(encoding="utf-8"))
     wanted = inspect.signature(kind.__init__).parameters.keys() - set(instead)
     for name, entry in index.items():
-        if not name.startswith("transformer") or name not in wanted or entry[0] != "diffusers":
+        maker = made_by(entry)
+        if not name.startswith("transformer") or name not in wanted or maker is None or maker[0] != "diffusers":
             continue
-        part: Any = getattr(diffusers, entry[1])
+        part: Any = getattr(diffusers, maker[1])
         yield name, part.from_pretrained(weights, subfolder=name, dtype=dtypes.get(name, dtypes["default"]), **_LOCAL)
 
 

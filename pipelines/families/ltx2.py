@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from diffusers import LTX2ConditionPipeline
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
@@ -22,12 +21,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
-from pipelines.accel.states import Frozen, freeze, thaw
+from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
 from pipelines.card import ModelCard
 from pipelines.images import fitted
 from pipelines.plan import MemoryPlan
@@ -68,20 +66,11 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Made(NamedTuple):
-    """Latents as the decoders take them.
+class Pipeline(SoundingPipeline[Conditioning]):
+    """Text, pictures at both ends, and clips to go on from; sound comes with all of it.
 
-    Attributes:
-        video: ``(1, channels, latent frames, latent height, latent width)``.
-        audio: ``(1, channels, latent length, mel bins)``.
+    Latents of sound are ``(1, channels, latent length, mel bins)``.
     """
-
-    video: Tensor
-    audio: Tensor
-
-
-class Pipeline(HostedPipeline[Conditioning, Made]):
-    """Text, pictures at both ends, and clips to go on from; sound comes with all of it."""
 
     def __init__(self, host: Host[LTX2ConditionPipeline], card: ModelCard) -> None:
         self._host = host
@@ -218,19 +207,7 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
             raw = latents.audio.to(self._host.plan.device, pipe.audio_vae.dtype)
             wave = pipe.vocoder(pipe.audio_vae.decode(raw, return_dict=False)[0])
         rate = int(pipe.vocoder.config.output_sampling_rate)
-        samples = finite(wave[0]).float().clamp(-1, 1).cpu().numpy()
-        # Latents of sound stand for whole fractions of a second, which a clip's length need not be.
-        wanted = round(request.shape.seconds * rate)
-        fitted_samples = np.pad(samples[:, :wanted], ((0, 0), (0, max(0, wanted - samples.shape[1]))))
-        return Audio(np.asarray(fitted_samples, dtype=np.float32), rate)
-
-    @override
-    def freeze(self, latents: Made) -> Frozen:
-        return freeze(list(latents))
-
-    @override
-    def thaw(self, content: bytes) -> Made:
-        return Made(*thaw(content, self._host.plan.device))
+        return sound_of(wave[0], rate, request.shape.seconds)
 
 
 def _conditions(request: GenerationRequest, conditioning: Conditioning, given: Given) -> list[LTX2VideoCondition]:

@@ -1,21 +1,20 @@
 """Every card that ships can be used as it stands."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.card import ModelCard, Wish
+from pipelines.needs import least_wish
 from pipelines.registry import load_registry
-from pipelines.types import LAST, ImageCondition
 
 REGISTRY = load_registry()
 
 
 def wish(card: ModelCard, size: tuple[int, int] | None = None) -> Wish:
     """Return as little as the card needs to be told."""
-    frames = {"first_frame": 0, "last_frame": LAST}
-    pictures = tuple(ImageCondition(Path("unread.png"), frames[needed]) for needed in card.requires)
-    return Wish("a red ball", size=size, conditions=pictures)
+    return replace(least_wish(card, Path("unread.png")), size=size)
 
 
 @pytest.mark.parametrize("card", REGISTRY.cards.values(), ids=lambda card: card.id)

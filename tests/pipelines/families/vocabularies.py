@@ -10,6 +10,8 @@ from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 CORPUS = ["a red ball on the grass", "a blue ball at night", "the red ball rolls over green grass"] * 3
+# What stands for a picture, or a video, among the words of a model that sees.
+PICTURE_WORDS = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"]
 
 
 def t5(model_max_length: int = 64) -> T5Tokenizer:
@@ -56,4 +58,11 @@ def qwen(*texts: str) -> Qwen2Tokenizer:
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
+    return tokenizer
+
+
+def qwen_vl() -> Qwen2Tokenizer:
+    """Return one of the Qwen kind that knows what stands for pictures."""
+    tokenizer = qwen()
+    tokenizer.add_special_tokens({"additional_special_tokens": PICTURE_WORDS})
     return tokenizer

@@ -57,9 +57,24 @@ def checkpoint() -> dict[str, bytes]:
 NEEDED = {name for name in checkpoint() if "fp16" not in name and name.endswith((".json", ".safetensors"))}
 
 
+def partitions() -> dict[str, bytes]:
+    """Return a modular pipeline's layout with two denoisers, of which a model has one."""
+    names = {"transformer": "MiniMaxH3Transformer3DModel", "transformer_ref": "MiniMaxH3Transformer3DModel"}
+    names["vae"] = "AutoencoderKLMiniMaxH3"
+    places = {name: {"subfolder": name, "type_hint": ["diffusers", kind]} for name, kind in names.items()}
+    index: dict[str, Any] = {name: ["diffusers", kind, places[name]] for name, kind in names.items()}
+    # What was not loaded when the index was written has its class in one place only.
+    index["vae"][:2] = [None, None]
+    files = {"model_index.json": json.dumps({"_class_name": "MiniMaxH3ModularPipeline", **index}).encode()}
+    for number, name in enumerate(names):
+        files |= {f"{name}/config.json": b"{}", f"{name}/diffusion_pytorch_model.safetensors": content(number)}
+    return files
+
+
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(Hub(REPO, checkpoint())) as served:
+def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+    repo, files = getattr(request, "param", (REPO, checkpoint()))
+    with serving(Hub(repo, files)) as served:
         yield served
 
 
@@ -98,6 +113,15 @@ def is_installed(tmp_path: Path) -> Callable[[], bool]:
 def listed(homereel: Command, **environment: str) -> dict[str, bool]:
     rows = map(json.loads, homereel("list", "--json", **environment).stdout.splitlines())
     return {row["id"]: row["installed"] for row in rows}
+
+
+@pytest.mark.parametrize("hub", [("MiniMaxAI/MiniMax-H3", partitions())], indirect=True)
+def test_what_a_model_does_without_is_not_fetched(homereel: Command) -> None:
+    folder = Path(said(homereel("pull", "minimax-h3-ref", "--json"))["path"])
+    assert {path.name for path in folder.iterdir()} == {"model_index.json", "transformer_ref", "vae"}
+    there = listed(homereel)
+    assert there["minimax-h3-ref"]
+    assert not there["minimax-h3"]
 
 
 def test_a_model_is_looked_at_pulled_listed_and_removed(
