@@ -44,10 +44,12 @@ class Outcome(NamedTuple):
 def clients() -> Iterable[Client]:
     for sdk in sdks.ALL:
         yield Client(*sdk, partial(sdks.session, sdk), story.check)
-    for provider in ("openai", "hosted_vllm"):
-        yield Client(
-            "litellm", f"{sdks.LITELLM} {provider}/", partial(sdks.litellm_session, provider), test_litellm.check
-        )
+    for provider in test_litellm.PROVIDERS:
+        yield Client("litellm", f"{sdks.LITELLM} {provider}/", partial(litellm_session, provider), test_litellm.check)
+
+
+def litellm_session(provider: str, url: str, key: str, picture: Path) -> Told:
+    return sdks.litellm_sessions([provider], url, key, picture)[provider]
 
 
 def outcome(client: Client, url: str, key: str, picture: Path) -> Outcome:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +85,11 @@ def session(sdk: Sdk, base_url: str, key: str, picture: Path) -> dict[str, Any]:
     return told
 
 
-def litellm_session(provider: str, base_url: str, key: str, picture: Path) -> dict[str, Any]:
-    """Let LiteLLM go through its session with one of its providers and return what it was told."""
+def litellm_sessions(providers: Sequence[str], base_url: str, key: str, picture: Path) -> dict[str, Any]:
+    """Let LiteLLM go through its session with each of its providers and return what it was told, by their names."""
     python = python_of("litellm", LITELLM)
-    told = _told(python, "session_litellm.py", provider, base_url, key, str(picture))
-    assert told["version"] == LITELLM
+    told = _told(python, "session_litellm.py", base_url, key, str(picture), *providers)
+    assert {one["version"] for one in told.values()} == {LITELLM}
     return told
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance import sdks
 from tests.acceptance.serving import serving
-from tests.acceptance.story import picture_file as picture_file
+from tests.acceptance.story import draw_picture
+
+PROVIDERS = ("openai", "hosted_vllm")
 
 
-@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
-def test_every_video_call_works(provider: str, tmp_path: Path, picture_file: Path) -> None:
-    with serving(tmp_path / "data") as base_url:
-        told = sdks.litellm_session(provider, base_url, "anything", picture_file)
-    check(told)
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What both were told, in one process: the client takes seconds to start."""
+    folder = tmp_path_factory.mktemp("litellm")
+    with serving(folder / "data") as base_url:
+        return sdks.litellm_sessions(PROVIDERS, base_url, "anything", draw_picture(folder / "first.png"))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_video_call_works(provider: str, told: dict[str, Any]) -> None:
+    check(told[provider])
 
 
 def check(told: dict[str, Any]) -> None:

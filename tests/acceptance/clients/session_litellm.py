@@ -1,4 +1,4 @@
-"""What a user of LiteLLM's video calls does, told as JSON. Arguments: provider, base URL, key, a picture."""
+"""What a user of LiteLLM's video calls does, told as JSON. Arguments: base URL, key, a picture, providers."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ def offered() -> list[str]:
     return sorted(names)
 
 
-def main(provider: str, base_url: str, key: str, picture: str) -> None:
-    session = Session(provider, base_url, key, picture)
-    told = session.tell()
-    told |= {"version": version("litellm"), "offered": offered(), "called": sorted(session.called)}
+def main(base_url: str, key: str, picture: str, *providers: str) -> None:
+    told: dict[str, Any] = {}
+    for provider in providers:
+        session = Session(provider, base_url, key, picture)
+        told[provider] = session.tell()
+        told[provider] |= {"version": version("litellm"), "offered": offered(), "called": sorted(session.called)}
     print(json.dumps(told, default=str))
 
 
