@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -97,12 +97,16 @@ class Server:
         until(lambda: self.store.get(job_id).status in {JobStatus.COMPLETED, JobStatus.FAILED})
         return self.store.get(job_id)
 
-    def assert_made_once(self, job_id: JobId) -> None:
-        """The job is completed, alone, whole, and nothing is left but its three files and the last preview."""
+    def there(self) -> set[str]:
+        """Return the ids of all videos, and the paths of all their files."""
+        ids = {video["id"] for video in self.api.get("videos").json()["data"]}
+        return ids | {str(path) for path in self.settings.assets_dir.rglob("*") if path.is_file()}
+
+    def assert_made_once(self, job_id: JobId, before: Collection[str] = ()) -> None:
+        """The job is completed, whole, and all that came is it, its three files and the last preview."""
         assert self.get(job_id)["status"] == "completed"
-        assert [video["id"] for video in self.api.get("videos").json()["data"]] == [job_id]
-        files = {path.name for path in self.settings.assets_dir.rglob("*") if path.is_file()}
-        assert files - {"preview.webp"} == {variant.filename for variant in Variant}
+        names = {Path(it).name for it in self.there().difference(before)}
+        assert names - {"preview.webp"} == {job_id, *(variant.filename for variant in Variant)}
         video = self.assets.path(job_id, Variant.VIDEO)
         assert media.probe(video).shape == self.store.get(job_id).request.delivery
         assert self.api.get(f"videos/{job_id}/content").content == video.read_bytes()
@@ -123,23 +127,81 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.process.wait()
 
 
-def test_a_video_survives_its_worker(serve: Callable[..., Server]) -> None:
-    with serve() as server:
-        job_id = server.post(num_inference_steps=40)
-        server.until_denoising(job_id)
-        victim = server.worker()
-        os.kill(victim.pid, signal.SIGKILL)
-        job = server.until_done(job_id)
-        assert job.error is None
-        assert job.attempts == 2
-        assert job.worker != victim.id
-        server.assert_made_once(job_id)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One whose workers come and go."""
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+def test_a_join_survives_its_worker(server: Server, tmp_path: Path) -> None:
+    """No model is loaded yet: the clip comes from a file, and joining it needs none."""
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(movie(frames=160, fps=8))
+    shape = VideoShape(160, 96, 160, 8)
+    now = time.time()
+    request = GenerationRequest("a ball", "", shape, shape, 3, 20, 4.0)
+    made = Job(new_job_id(now), "sora-2", "homereel-mini", JobStatus.COMPLETED, request, now)
+    server.store.add(made, max_queued=9)
+    server.assets.put(made.id, Variant.VIDEO, clip)
+    answer = server.api.post("videos/join", json={"videos": [{"id": made.id}] * 8})
+    assert answer.status_code == 200, answer.text
+    job_id = JobId(answer.json()["id"])
+
+    def is_joining() -> bool:
+        progress = server.store.get(job_id).progress
+        return progress is not None and progress.stage is Stage.MUX
+
+    until(is_joining)
+    os.kill(server.worker().pid, signal.SIGKILL)
+    job = server.until_done(job_id)
+    assert (job.error, job.attempts) == (None, 2)
+    assert media.probe(server.assets.path(job_id, Variant.VIDEO)).shape.frames == 8 * 160
+
+
+def test_a_video_survives_its_worker(server: Server) -> None:
+    before = server.there()
+    job_id = server.post(num_inference_steps=40)
+    server.until_denoising(job_id)
+    victim = server.worker()
+    os.kill(victim.pid, signal.SIGKILL)
+    job = server.until_done(job_id)
+    assert job.error is None
+    assert job.attempts == 2
+    assert job.worker != victim.id
+    server.assert_made_once(job_id, before)
+
+
+def test_a_running_video_can_be_stopped_and_deleted(server: Server) -> None:
+    cancelled = server.post(num_inference_steps=100)
+    server.until_denoising(cancelled)
+    worker = server.worker()
+    assert server.api.post(f"videos/{cancelled}/cancel").status_code == 200
+    job = server.until_done(cancelled)
+    assert server.get(cancelled)["error"]["code"] == "cancelled"
+    assert job.progress is not None
+    assert job.progress.step < 100
+
+    deleted = server.post(num_inference_steps=100)
+    server.until_denoising(deleted)
+    assert server.api.delete(f"videos/{deleted}").status_code == 200
+    assert server.api.get(f"videos/{deleted}").status_code == 404
+    folder = server.settings.assets_dir / deleted
+    until(lambda: not server.store.watch(deleted, worker.id).owned and not folder.exists())
+    with pytest.raises(JobNotFound):
+        server.store.get(deleted)
+
+    # The same worker, its model still loaded, goes on with the next.
+    following = server.until_done(server.post())
+    assert (following.status, following.worker) == (JobStatus.COMPLETED, worker.id)
+    with pytest.raises(AssetMissing):
+        server.assets.path(cancelled, Variant.VIDEO)
 
 
 def test_a_video_survives_the_api_that_accepted_it(serve: Callable[..., Server]) -> None:
     with serve() as first:
         worker = first.worker()
-        job_id = first.post()
+        job_id = first.post(num_inference_steps=4)
         first.process.kill()
         # Nobody works on for a server that is gone.
         until(lambda: not _runs(worker.pid))
@@ -150,39 +212,14 @@ def test_a_video_survives_the_api_that_accepted_it(serve: Callable[..., Server])
         second.assert_made_once(job_id)
 
 
-def test_a_join_survives_its_worker(serve: Callable[..., Server], tmp_path: Path) -> None:
-    """No model is loaded: the clip comes from a file, and joining it needs none."""
-    clip = tmp_path / "clip.mp4"
-    clip.write_bytes(movie(frames=160, fps=8))
-    with serve() as server:
-        shape = VideoShape(160, 96, 160, 8)
-        now = time.time()
-        request = GenerationRequest("a ball", "", shape, shape, 3, 20, 4.0)
-        made = Job(new_job_id(now), "sora-2", "homereel-mini", JobStatus.COMPLETED, request, now)
-        server.store.add(made, max_queued=9)
-        server.assets.put(made.id, Variant.VIDEO, clip)
-        answer = server.api.post("videos/join", json={"videos": [{"id": made.id}] * 8})
-        assert answer.status_code == 200, answer.text
-        job_id = JobId(answer.json()["id"])
-
-        def is_joining() -> bool:
-            progress = server.store.get(job_id).progress
-            return progress is not None and progress.stage is Stage.MUX
-
-        until(is_joining)
-        os.kill(server.worker().pid, signal.SIGKILL)
-        job = server.until_done(job_id)
-        assert (job.error, job.attempts) == (None, 2)
-        assert media.probe(server.assets.path(job_id, Variant.VIDEO)).shape.frames == 8 * 160
-
-
 def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_server_that_is_stopped_finishes_what_it_can_and_keeps_the_rest(serve: Callable[..., Server]) -> None:
     with serve("--drain-s", "200") as patient:
-        current, following = patient.post(), patient.post()
+        # Long enough to be met in the middle, whatever this process waits for; the second is never made.
+        current, following = patient.post(num_inference_steps=40), patient.post(num_inference_steps=100)
         patient.until_denoising(current)
         patient.process.terminate()
         assert patient.process.wait(PATIENCE_S) == 0
@@ -195,30 +232,3 @@ def test_a_server_that_is_stopped_finishes_what_it_can_and_keeps_the_rest(serve:
         job = hasty.store.get(following)
         assert (job.status, job.attempts, job.progress) == (JobStatus.QUEUED, 0, None)
         assert hasty.store.workers() == ()
-
-
-def test_a_running_video_can_be_stopped_and_deleted(serve: Callable[..., Server]) -> None:
-    with serve() as server:
-        cancelled = server.post(num_inference_steps=100)
-        server.until_denoising(cancelled)
-        worker = server.worker()
-        assert server.api.post(f"videos/{cancelled}/cancel").status_code == 200
-        job = server.until_done(cancelled)
-        assert server.get(cancelled)["error"]["code"] == "cancelled"
-        assert job.progress is not None
-        assert job.progress.step < 100
-
-        deleted = server.post(num_inference_steps=100)
-        server.until_denoising(deleted)
-        assert server.api.delete(f"videos/{deleted}").status_code == 200
-        assert server.api.get(f"videos/{deleted}").status_code == 404
-        folder = server.settings.assets_dir / deleted
-        until(lambda: not server.store.watch(deleted, worker.id).owned and not folder.exists())
-        with pytest.raises(JobNotFound):
-            server.store.get(deleted)
-
-        # The same worker, its model still loaded, goes on with the next.
-        following = server.until_done(server.post())
-        assert (following.status, following.worker) == (JobStatus.COMPLETED, worker.id)
-        with pytest.raises(AssetMissing):
-            server.assets.path(cancelled, Variant.VIDEO)
