@@ -41,6 +41,10 @@ class VideoPipeline(ABC, Generic[Conditioning, Latents]):
         """Run the next clip by another plan of the same placement."""
         del plan
 
+    def heed(self, ask: Callable[[], None] | None) -> None:
+        """Have ``ask`` called again and again inside the stages; what it raises ends the clip. None ends that."""
+        del ask
+
     @abstractmethod
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Turn words and pictures into what the denoiser attends to, once for all windows.

@@ -6,7 +6,8 @@ there, be that a window before it or the source of an extension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -65,14 +66,47 @@ def generate(
     """
     checkpoints = checkpoints or NoCheckpoints()
     checkpoints.begin(request, pipeline.facts)
-    report(Progress(Stage.ENCODE, 0, 1))
-    run = _Run(pipeline, request, pipeline.encode(request), _Watchers(report, show, checkpoints))
-    given = Given(_before(request), _edited(request, 0))
-    report(Progress(Stage.ENCODE, 1, 1))
-    latents = run.denoise(0, given)
-    audio = pipeline.audio(request, latents) if request.sound else None
-    chunks = _checked(run.frames(latents, given), request, report)
-    return Clip(request.shape, chunks, audio, pipeline.facts)
+    reporter = _Reporter(report)
+    with reporter.asked_within(pipeline):
+        reporter(Progress(Stage.ENCODE, 0, 1))
+        run = _Run(pipeline, request, pipeline.encode(request), _Watchers(reporter, show, checkpoints))
+        given = Given(_before(request), _edited(request, 0))
+        reporter(Progress(Stage.ENCODE, 1, 1))
+        latents = run.denoise(0, given)
+        audio = pipeline.audio(request, latents) if request.sound else None
+    chunks = _checked(run.frames(latents, given), request, reporter)
+    return Clip(request.shape, reporter.through(pipeline, chunks), audio, pipeline.facts)
+
+
+class _Reporter:
+    """Passes progress on, and says it again inside stages of few steps, so that whoever hears it can stop the clip."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._said = Progress(Stage.ENCODE, 0, 1)
+
+    def __call__(self, progress: Progress) -> None:
+        self._said = progress
+        self._report(progress)
+
+    @contextmanager
+    def asked_within(self, pipeline: VideoPipeline[Any, Any]) -> Generator[None]:
+        """Let the pipeline's parts ask whether to go on."""
+        pipeline.heed(self._again)
+        try:
+            yield
+        finally:
+            pipeline.heed(None)
+
+    def through(self, pipeline: VideoPipeline[Any, Any], chunks: Iterator[Frames]) -> Iterator[Frames]:
+        """Yield chunks, the making of which can be stopped."""
+        with self.asked_within(pipeline):
+            yield from chunks
+
+    def _again(self) -> None:
+        # A step of denoising stands for a state that can be kept: said twice, it would seem to be the next one.
+        if self._said.stage is not Stage.DENOISE:
+            self._report(self._said)
 
 
 class _Watchers(NamedTuple):

@@ -24,6 +24,7 @@ from torch import nn
 
 from pipelines.accel import step_cache
 from pipelines.accel.attention import use_attention
+from pipelines.accel.interruption import Interruption
 from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
 from pipelines.card import ModelCard
@@ -46,6 +47,7 @@ class Host(Generic[P]):
     Attributes:
         pipe: The pipeline of diffusers; whatever it computes, it computes on the plan's device.
         plan: How it runs.
+        interruption: Where a clip can be stopped inside a part. Denoisers can be after every step.
     """
 
     def __init__(self, pipe: P, card: ModelCard, plan: MemoryPlan, denoisers: Denoisers | None = None) -> None:
@@ -66,6 +68,10 @@ class Host(Generic[P]):
             self._settled.settle(name, getattr(pipe, name))
         self._place()
         self._tile()
+        self.interruption = Interruption(plan.device)
+        for name, part in self._modules().items():
+            if name not in self._denoisers():
+                self.interruption.watch(part)
 
     @classmethod
     def load(cls, kind: type[P], card: ModelCard, weights: Path, plan: MemoryPlan, **instead: object) -> Host[P]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -29,6 +29,10 @@ class HostedPipeline(VideoPipeline[Conditioning, Latents]):
     @override
     def adopt(self, plan: MemoryPlan) -> None:
         self._host.adopt(plan)
+
+    @override
+    def heed(self, ask: Callable[[], None] | None) -> None:
+        self._host.interruption.heed(ask)
 
     @override
     def freeze(self, latents: Latents) -> Frozen:
