@@ -11,8 +11,9 @@
     python scripts/train_embedded.py pack       only the trained weights, to send home
 
 Everything is seeded. State lives in ``--work`` and is written atomically. The shipped checkpoint is codec, text
-(1,200 steps), words (1,200), latents (28 shards) and denoiser (6,000 steps on two cores); its decoder is the closed
-form's, since so far the trained one loses 1 dB.
+(1,200 steps), words (1,200), latents (28 shards) and denoiser (6,000 steps on two cores), then on an H200 latents (256
+shards), denoiser (327 steps of 768 clips) and decoder (5,179 steps of 48 clips, the last 4,048 with the subject
+weighted).
 """
 
 from __future__ import annotations
