@@ -71,7 +71,7 @@ def made_by(entry: object) -> tuple[str, str] | None:
 
     Indexes of modular pipelines say more of a part beside the two, or there alone.
     """
-    said = cast("list[Any]", entry) if isinstance(entry, list) else []
+    said: list[Any] = cast("list[Any]", entry) if isinstance(entry, list) else []
     if len(said) > 2 and not all(said[:2]):
         said = said[2].get("type_hint") or []
     return (str(said[0]), str(said[1])) if len(said) > 1 and all(said[:2]) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.models.gemma.tokenization_gemma import GemmaTokenizer
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
@@ -66,3 +67,19 @@ def qwen_vl() -> Qwen2Tokenizer:
     tokenizer = qwen()
     tokenizer.add_special_tokens({"additional_special_tokens": PICTURE_WORDS})
     return tokenizer
+
+
+def clip() -> CLIPTokenizer:
+    """Return a byte-pair tokenizer of the CLIP kind, whose words end where they end."""
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    made = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=360, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            end_of_word_suffix="</w>", show_progress=False,
+        ),
+    )  # fmt: skip
+    found = json.loads(made.to_str())["model"]
+    return CLIPTokenizer(vocab=found["vocab"], merges=[tuple(pair) for pair in found["merges"]], model_max_length=77)

@@ -1,0 +1,147 @@
+"""Kandinsky 5: text to video and picture to video.
+
+Source: "Kandinsky 5.0: A Family of Foundation Models for Image and Video Generation", https://arxiv.org/abs/2511.14993.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import Kandinsky5I2VPipeline, Kandinsky5T2VPipeline
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor
+from transformers import Qwen2Tokenizer
+from typing_extensions import override
+
+from pipelines.accel.host import Host
+from pipelines.accel.hosted import HostedPipeline
+from pipelines.accel.lora import loras
+from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.resume import Point, resumed
+from pipelines.accel.sketches import Sketcher
+from pipelines.card import ModelCard
+from pipelines.images import beginning, fitted
+from pipelines.plan import MemoryPlan
+from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
+
+_KINDS: Mapping[str, Any] = {"text": Kandinsky5T2VPipeline, "image": Kandinsky5I2VPipeline}
+
+
+class Options(BaseModel):
+    """What a Kandinsky 5 card may say beyond the common fields.
+
+    Attributes:
+        task: What the checkpoint was trained for; ``image`` cannot do without one.
+        max_sequence_length: Tokens after which the prompt is cut.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    task: Literal["text", "image"] = "text"
+    max_sequence_length: PositiveInt = 512
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded words by the arguments of the pipeline, and pictures at the clip's size by their files."""
+
+    words: Mapping[str, Tensor]
+    pictures: Mapping[Path, Image.Image]
+
+
+class Pipeline(HostedPipeline[Conditioning, Tensor]):
+    """Latents are normalised, channels last: ``(1, latent frames, latent height, latent width, channels)``."""
+
+    def __init__(self, host: Host[Any], card: ModelCard) -> None:
+        self._host = host
+        self._options = Options.model_validate(card.options)
+        pipe = host.pipe
+        self._sketcher = Sketcher(self._painted, pipe.vae.config.latent_channels, pipe.vae_scale_factor_temporal)
+
+    @classmethod
+    @override
+    def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
+        task = Options.model_validate(card.options).task
+        host = Host.load(_KINDS[task], card, weights, plan, tokenizer=None)
+        # The processor around it, which the checkpoint names, cannot do without a reader of videos; none is shown.
+        tokenizer = Qwen2Tokenizer.from_pretrained(weights / "tokenizer", local_files_only=True)
+        host.pipe.register_modules(tokenizer=tokenizer)
+        return cls(host, card)
+
+    @override
+    @torch.no_grad()
+    def encode(self, request: GenerationRequest) -> Conditioning:
+        host = self._host
+        host.start_measuring()
+        with host.stage("Encoding the prompt", "text_encoder", "text_encoder_2"):
+            words = self._words("", request.prompt)
+            if request.guidance_scale > 1:
+                words |= self._words("negative_", request.negative_prompt)
+        with host.stage("Encoding", "vae"):
+            self._sketcher.fit()
+        width, height = request.shape.width, request.shape.height
+        return Conditioning(words, {c.path: fitted(c, width, height) for c in request.conditions})
+
+    def _words(self, which: str, prompt: str) -> dict[str, Tensor]:
+        pipe, limit = self._host.pipe, self._options.max_sequence_length
+        made = pipe.encode_prompt(prompt, max_sequence_length=limit, dtype=pipe.transformer.dtype)
+        names = ("prompt_embeds_qwen", "prompt_embeds_clip", "prompt_cu_seqlens")
+        return {f"{which}{name}": value for name, value in zip(names, made, strict=True)}
+
+    @override
+    def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
+        eyes = ("vae",) if self._options.task == "image" else ()
+        stage = self._host.stage(f"Denoising {request.shape.size}", "transformer", *eyes)
+        with stage, loras(self._host.pipe, request.loras):
+            return finite(self._sample(request, conditioning, given, on_step))
+
+    def _sample(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
+        pipe, shape, steps = self._host.pipe, request.shape, request.num_inference_steps
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        first = {"image": beginning(conditioning.pictures, request, given)} if self._options.task == "image" else {}
+        channels = pipe.transformer.config.in_visual_dim
+        earlier: list[tuple[float, Tensor]] = []
+
+        def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            # Beside them the loop carries the picture and where it is; the scheduler makes all but the picture's own.
+            latents = tensors["latents"][..., :channels]
+            level, seen = float(pipe.scheduler.sigmas[step + 1]), latents.clone().movedim(-1, 1)
+            higher, last = earlier.pop() if earlier else (1.0, None)
+            earlier.append((level, seen))
+            sketch = partial(self._sketcher.paint, seen, level, last, higher)
+            point = Point.of(step + 1, [(pipe.scheduler, latents[:, len(first) :])], generator)
+            on_step(Step(step + 1, steps, sketch, point.freeze))
+            return {}
+
+        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
+        with resumed(pipe, point, generator):
+            return pipe(
+                **first,
+                **conditioning.words,
+                height=shape.height,
+                width=shape.width,
+                num_frames=shape.frames,
+                num_inference_steps=steps,
+                guidance_scale=request.guidance_scale,
+                generator=generator,
+                output_type="latent",
+                callback_on_step_end=step_end,
+            ).frames
+
+    def _painted(self, latents: Tensor) -> Tensor:
+        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
+        vae = self._host.pipe.vae
+        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
+        return vae.decode(raw, return_dict=False)[0]
+
+    @override
+    @torch.no_grad()
+    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
+        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
+            video = self._painted(latents.movedim(-1, 1))
+        yield from frames_of(video)
