@@ -2,7 +2,8 @@
 
     python -m scripts.recovery overhead     # denoising with and without checkpoints, in turn
     python -m scripts.recovery cancel       # how soon a stage ends that is not wanted any more
-    python -m scripts.recovery soak         # many jobs, some cancelled, some failing: does memory stay flat?
+    python -m scripts.recovery repeated     # how much is done twice when the process is killed
+    python -m scripts.recovery soak         # a server's long day, some jobs cancelled, some failing: is memory flat?
 
 Each prints a table for people, and with --into DIR also writes it to recovery-NAME.md.
 """
@@ -33,8 +34,10 @@ from pipelines.card import ModelCard
 from pipelines.checkpoint import Checkpoints
 from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry
-from pipelines.types import GenerationRequest, ImageCondition, Progress, Stage
+from pipelines.types import GenerationRequest, Progress, Stage
 from pipelines.wish import Wish
+from scripts.repeating import repeated
+from scripts.soaking import soak
 from server.jobs import Job, JobId, JobProgress, JobStatus, WorkerId, new_job_id
 from server.lease import BEAT_S, Lease
 from server.settings import Settings
@@ -227,59 +230,10 @@ def _histogram(seconds: Sequence[float], width_ms: int = 50) -> list[str]:
     ]
 
 
-# -- a long day -------------------------------------------------------------------------------------------------------
-
-
-def soak(jobs: int) -> str:
-    """Make short clips, every fifth cancelled, every tenth failing; compare memory at the end with the beginning."""
-    me = psutil.Process()
-    rss: list[int] = []
-    descriptors: list[int] = []
-    threads: list[int] = []
-    ended = dict.fromkeys(JobStatus, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        studio = _Studio(Path(folder))
-        for number in range(jobs):
-            shape = {"num_inference_steps": 2}
-            if number % 10 == 9:
-                # A picture that is not there: it fails when it is encoded.
-                job_id = studio.add(conditions=(ImageCondition(Path("/nowhere.png")),), **shape)
-            else:
-                job_id = studio.add(**shape)
-            if number % 5 == 2:
-                threading.Timer(0.05, studio.store.request_cancel, [job_id]).start()
-            studio.worker.run_one()
-            ended[studio.store.get(job_id).status] += 1
-            rss.append(me.memory_info().rss)
-            descriptors.append(me.num_fds())
-            threads.append(me.num_threads())
-        children = len(me.children(recursive=True))
-        studio.store.close()
-    part = max(1, jobs // 4)
-    first, last = statistics.median(rss[:part]), statistics.median(rss[-part:])
-    return "\n".join(
-        [
-            f"{jobs} jobs: " + ", ".join(f"{count} {status}" for status, count in ended.items() if count),
-            "",
-            f"| what | first {part} (median) | last {part} (median) | change |",
-            "|---|---|---|---|",
-            f"| resident memory, MB | {first / 1e6:.1f} | {last / 1e6:.1f} | {100 * (last / first - 1):+.1f} % |",
-            _flat("open descriptors", descriptors, part),
-            _flat("threads", threads, part),
-            "",
-            f"{children} child processes are left.",
-        ]
-    )
-
-
-def _flat(what: str, values: Sequence[int], part: int) -> str:
-    first, last = statistics.median(values[:part]), statistics.median(values[-part:])
-    return f"| {what} | {first:g} | {last:g} | {last - first:+g} |"
-
-
 WAYS: dict[str, tuple[Callable[[int], str], int]] = {
     "overhead": (overhead, 15),
     "cancel": (cancel, 20),
+    "repeated": (repeated, 40),
     "soak": (soak, 200),
 }
 
