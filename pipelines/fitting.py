@@ -12,13 +12,16 @@ from dataclasses import replace
 
 from pipelines.card import ModelCard
 from pipelines.errors import DoesNotFit
-from pipelines.needs import GIB, Demand, is_text_encoder, predicted, window_of
-from pipelines.plan import Device, MemoryPlan, Offload, Quantisation
+from pipelines.needs import GIB, Demand, is_text_encoder, predicted, typical_request, window_of
+from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.types import DType, GenerationRequest, Stage, VideoShape
 
 # A weight of two bytes is two FLOPs for each token: with this many, the next block has arrived over the bus (some
 # 10 GB/s) before this one is computed (some 150 TFLOP/s), and it costs nothing that blocks come and go.
 TOKENS_THAT_HIDE_THE_BUS = 16_000
+# What the GPUs that most people have can do, and memory that never is too little.
+_USUAL = (8, 9)
+_BOUNDLESS = 1 << 60
 
 
 def fit(
@@ -47,6 +50,17 @@ def fit(
 def fits(card: ModelCard, request: GenerationRequest, device: Device) -> bool:
     """Tell whether there is a plan with which a request fits a device."""
     return any(lacks(plan, device) is None for plan in rungs(card, Demand.of(request), device))
+
+
+def least_vram(card: ModelCard) -> int | None:
+    """Return the bytes of the smallest GPU that makes a model's default clip in a machine with RAM and disk enough.
+
+    None if the card does not say what the model consists of.
+    """
+    if not card.weights.components:
+        return None
+    boundless = Device("cuda:0", "", _BOUNDLESS, _BOUNDLESS, _BOUNDLESS, _USUAL, numbers_of(_USUAL))
+    return min(plan.peak for plan in rungs(card, Demand.of(typical_request(card)), boundless))
 
 
 def lacks(plan: MemoryPlan, device: Device) -> str | None:

@@ -8,13 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipelines import snapshot
 from pipelines.card import ModelCard
-from server.cli.models import registry
+from server.cli.models import keep, registry
 from server.cli.outcome import Failure, Outcome
-from server.settings import Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -58,9 +55,7 @@ def run(options: Namespace) -> int:
         card = ModelCard.model_validate(raw)
     except ValueError as error:
         raise Failure(f"{name!r} cannot be the id of a model: {error}", Outcome.MISUSED) from error
-    models = Settings().models_dir
-    models.mkdir(parents=True, exist_ok=True)
-    (models / f"{card.id}.yaml").write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
+    keep(card)
     said = f"{card.id} is a model now, like {like.id}; a running server knows it after its next start"
     print(json.dumps({"model": card.id, "like": like.id}) if options.json else said)
     return Outcome.DONE

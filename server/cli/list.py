@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from pipelines import snapshot
+from pipelines.fitting import least_vram
+from pipelines.needs import GIB
 from pipelines.registry import installed, weights_folder
 from server.cli.models import duties, registry, size_text
 from server.cli.outcome import Outcome
@@ -39,19 +42,28 @@ def run(options: Namespace) -> int:
         for row in rows:
             print(json.dumps(asdict(row)))
         return Outcome.DONE
-    columns = [Column(name, no_wrap=True) for name in ("model", "licence", "size", "seconds", "here", "also called")]
+    columns = [
+        Column(name, no_wrap=True) for name in ("model", "licence", "size", "seconds", "VRAM", "here", "also called")
+    ]
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         here = size_text(row.bytes) if row.installed else "no"
         licence = f"{row.licence} *" if row.duties else row.licence
         seconds = f"up to {row.max_seconds:g}"
         others = f" and {len(row.sizes) - 1} more" if len(row.sizes) > 1 else ""
-        table.add_row(row.id, licence, f"{' '.join(row.sizes[:1])}{others}", seconds, here, " ".join(row.aliases))
+        size = f"{' '.join(row.sizes[:1])}{others}"
+        table.add_row(row.id, licence, size, seconds, _vram(row.vram_bytes), here, " ".join(row.aliases))
     print_wide(table)
     for licence, said in sorted({(row.licence, duty) for row in rows for duty in row.duties}):
         print(f"* {licence}: {said}")
-    print("Fetch one with: homereel pull MODEL. Whether it fits: homereel plan MODEL.")
+    print(
+        "Fetch one with: homereel pull MODEL. VRAM is the least, slowly and with RAM enough; more: homereel plan MODEL."
+    )
     return Outcome.DONE
+
+
+def _vram(size: int | None) -> str:
+    return "none" if size is None else f"from {math.ceil(size / GIB)} GiB"
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class _Row:
     sizes: tuple[str, ...]
     fps: int
     max_seconds: float
+    vram_bytes: int | None
     installed: bool
     bytes: int
     duties: tuple[str, ...]
@@ -77,6 +90,7 @@ def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
         sizes=tuple(str(size) for size in card.shape.sizes),
         fps=card.shape.fps,
         max_seconds=card.shape.max_seconds,
+        vram_bytes=least_vram(card),
         installed=here,
         bytes=snapshot.size_of(weights_folder(card)) if here else 0,
         duties=tuple(duties(card.licence)),

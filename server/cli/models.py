@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import yaml
+
 from pipelines.registry import Registry, load_registry
 from server.cli.outcome import Failure, Outcome
 from server.settings import Settings
@@ -28,6 +30,18 @@ def card_of(name: str) -> ModelCard:
     if name not in cards:
         raise Failure(f"there is no model {name!r}; there are: {', '.join(cards)}", Outcome.MISUSED)
     return cards[name]
+
+
+def keep(card: ModelCard) -> None:
+    """Write a card among one's own, where it comes before one that ships; a card that ships is not kept twice."""
+    folder = Settings().models_dir
+    path = folder / f"{card.id}.yaml"
+    if load_registry().cards.get(card.id) == card:
+        path.unlink(missing_ok=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = card.model_dump(mode="json", exclude_defaults=True)
+    path.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
 
 
 def duties(licence: Licence) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from pipelines import hub, snapshot
-from server.cli.models import card_of, duties, size_text
+from server.cli.models import card_of, duties, keep, size_text
 from server.cli.outcome import Failure, Outcome
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
     from pipelines.card import ModelCard
 
+# Names of branches and tags, and commits; with no way to lead out of the folder that they name.
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="id of the model, as `homereel list` shows it")
+    parser.add_argument("--revision", help="commit or branch to fetch and to use from now on; default: the card's")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and what room there is")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
@@ -32,13 +37,28 @@ def run(options: Namespace) -> int:
     card = card_of(options.model)
     if card.weights.repo is None:
         raise Failure(f"{card.id} is on this machine already, and comes from no hub")
+    if options.revision is not None:
+        card = _at(card, options.revision)
     cache = snapshot.shared_cache()
     for duty in duties(card.licence):
         print(f"Licence {card.licence.id} ({card.licence.url}): {duty}.", file=sys.stderr)
     try:
-        return _dry_run(card, cache, as_json=options.json) if options.dry_run else _pull(card, cache, options.json)
+        if options.dry_run:
+            return _dry_run(card, cache, as_json=options.json)
+        _pull(card, cache, options.json)
     except hub.HubError as error:
         raise Failure(error.message) from error
+    if options.revision is not None:
+        keep(card)
+        said = f"{card.id} is used at revision {options.revision} now; a running server does so after its next start"
+        print(said, file=sys.stderr)
+    return Outcome.DONE
+
+
+def _at(card: ModelCard, revision: str) -> ModelCard:
+    if not _REVISION.fullmatch(revision):
+        raise Failure(f"{revision!r} is no name of a revision", Outcome.MISUSED)
+    return card.model_copy(update={"weights": card.weights.model_copy(update={"revision": revision})})
 
 
 def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
@@ -60,7 +80,7 @@ def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
     return Outcome.DONE
 
 
-def _pull(card: ModelCard, cache: Path, as_json: bool) -> int:  # noqa: FBT001 - one of its two ways to speak
+def _pull(card: ModelCard, cache: Path, as_json: bool) -> None:  # noqa: FBT001 - one of its two ways to speak
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     )  # fmt: skip
@@ -76,4 +96,3 @@ def _pull(card: ModelCard, cache: Path, as_json: bool) -> int:  # noqa: FBT001 -
         print(json.dumps({"model": card.id, "path": str(folder), "bytes": size}))
     else:
         print(f"{card.id} is here: {size_text(size)} in {folder}")
-    return Outcome.DONE

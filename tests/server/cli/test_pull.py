@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import snapshot
-from tests.hub_server import Hub, serving
+from tests.hub_server import COMMIT, Hub, serving
 
 REPO, MODEL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.1-t2v-1.3b"
 SHARD = "transformer/diffusion_pytorch_model-00002-of-00002.safetensors"
@@ -113,6 +115,27 @@ def is_installed(tmp_path: Path) -> Callable[[], bool]:
 def listed(homereel: Command, **environment: str) -> dict[str, bool]:
     rows = map(json.loads, homereel("list", "--json", **environment).stdout.splitlines())
     return {row["id"]: row["installed"] for row in rows}
+
+
+def test_another_revision_is_used_from_then_on_until_the_cards_own_is_fetched(
+    homereel: Command, tmp_path: Path
+) -> None:
+    own = tmp_path / "data" / "models" / f"{MODEL}.yaml"
+    done = homereel("pull", MODEL, "--revision", COMMIT)
+    assert (done.returncode, f"is used at revision {COMMIT} now" in done.stderr) == (0, True)
+    assert yaml.safe_load(own.read_text())["weights"]["revision"] == COMMIT
+    assert listed(homereel)[MODEL]
+    assert homereel("pull", MODEL, "--revision", "main").returncode == 0
+    assert not own.exists()
+    assert homereel("pull", MODEL, "--revision", "../main").returncode == 2
+
+
+def test_the_list_says_how_small_a_gpu_may_be(homereel: Command) -> None:
+    rows = {row["id"]: row for row in map(json.loads, homereel("list", "--json").stdout.splitlines())}
+    least = [rows[name]["vram_bytes"] for name in ("homereel-mini", MODEL, "wan2.1-t2v-14b")]
+    assert 2**30 < least[0] < least[1] < least[2] < 24 * 2**30
+    line = next(line for line in homereel("list").stdout.splitlines() if line.startswith(MODEL))
+    assert f"from {math.ceil(least[1] / 2**30)} GiB" in line
 
 
 @pytest.mark.parametrize("hub", [("MiniMaxAI/MiniMax-H3", partitions())], indirect=True)
