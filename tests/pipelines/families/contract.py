@@ -89,6 +89,18 @@ class FamilyContract(ABC):
     def album(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return tmp_path_factory.mktemp("album")
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def usual(cls, pipeline: Any, album: Path) -> Frames:
+        """The frames of the smallest request, for whatever must not change them."""
+        return cls().made(pipeline, cls().wish(album))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def usual_latents(cls, pipeline: Any, album: Path) -> Any:
+        """The latents of the smallest request, for whatever must change them."""
+        return cls().latents(pipeline, cls().wish(album))
+
     @classmethod
     def load(cls, checkpoint: Path, plan: MemoryPlan = CPU) -> VideoPipeline[Any, Any]:
         return family_of(cls.card).load(cls.card, checkpoint, plan)
@@ -139,13 +151,14 @@ class FamilyContract(ABC):
         assert (first == again).all()
         assert (first != other).any()
 
-    def test_the_prompt_and_the_number_of_steps_reach_the_model(self, pipeline: Any, album: Path) -> None:
-        before = self.latents(pipeline, self.wish(album))
+    def test_the_prompt_and_the_number_of_steps_reach_the_model(
+        self, pipeline: Any, album: Path, usual_latents: Any
+    ) -> None:
         others = [{"prompt": "blue night"}]
         if self.card.sampling.min_inference_steps < self.card.sampling.max_inference_steps:
             others.append({"num_inference_steps": self.steps + 1})
         for changes in others:
-            assert not equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
+            assert not equal(self.latents(pipeline, self.wish(album, **changes)), usual_latents), changes
 
     def test_guidance_and_negative_prompts_reach_the_model(self, pipeline: Any, album: Path) -> None:
         self.needs("negative_prompt")
@@ -168,8 +181,9 @@ class FamilyContract(ABC):
             expected = self.plain(checkpoint, request, {frame: fit(p, request) for frame, p in pictures.items()})
             assert equal(self.latents(pipeline, request), expected), f"guidance {guidance}"
 
-    def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(self, pipeline: Any, album: Path) -> None:
-        before = self.made(pipeline, self.wish(album))
+    def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(
+        self, pipeline: Any, album: Path, usual: Frames
+    ) -> None:
         seen: list[Progress] = []
 
         def report(progress: Progress) -> None:
@@ -180,7 +194,7 @@ class FamilyContract(ABC):
         with pytest.raises(Cancelled):
             generate(pipeline, self.wish(album), report)
         assert seen[-1] == Progress(Stage.DENOISE, 2, self.steps)
-        assert (self.made(pipeline, self.wish(album)) == before).all()
+        assert (self.made(pipeline, self.wish(album)) == usual).all()
 
     def test_a_loop_goes_on_where_it_stopped_to_the_bit(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
         """After the first step, in the middle and after the last, in a pipeline that was loaded anew."""
@@ -204,19 +218,19 @@ class FamilyContract(ABC):
         assert equal(fresh.thaw(pipeline.freeze(whole)()), whole)
         fresh.close()
 
-    def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+    def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
         offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.GROUP))
-        assert (self.made(offloaded, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        assert (self.made(offloaded, self.wish(album)) == usual).all()
         offloaded.close()
 
-    def test_parts_that_come_and_go_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+    def test_parts_that_come_and_go_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
         offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL))
-        assert (self.made(offloaded, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        assert (self.made(offloaded, self.wish(album)) == usual).all()
         offloaded.close()
 
-    def test_words_encoded_on_the_cpu_make_the_same_clip(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
+    def test_words_encoded_on_the_cpu_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
         apart = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL, text_encoder_on_cpu=True))
-        assert (self.made(apart, self.wish(album)) == self.made(pipeline, self.wish(album))).all()
+        assert (self.made(apart, self.wish(album)) == usual).all()
         apart.close()
 
     def test_tiles_make_a_clip_of_the_same_shape(self, checkpoint: Path, album: Path) -> None:
@@ -361,24 +375,24 @@ class FamilyContract(ABC):
         assert abs(seconds - request.shape.seconds) <= 1 / request.shape.fps
         assert self.clip(pipeline, self.wish(album, sound=False)).audio is None
 
-    def test_a_lora_changes_one_clip_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
+    def test_a_lora_changes_one_clip_and_leaves_no_trace(self, pipeline: Any, album: Path, usual_latents: Any) -> None:
         self.needs("lora")
         path = self.lora(pipeline, album)
-        before = self.latents(pipeline, self.wish(album))
         changed = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path),)))
         nothing = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path, 0.0),)))
-        assert not equal(changed, before)
-        assert equal(nothing, before)
-        assert equal(self.latents(pipeline, self.wish(album)), before)
+        assert not equal(changed, usual_latents)
+        assert equal(nothing, usual_latents)
+        assert equal(self.latents(pipeline, self.wish(album)), usual_latents)
 
-    def test_a_lora_of_another_model_is_refused_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
+    def test_a_lora_of_another_model_is_refused_and_leaves_no_trace(
+        self, pipeline: Any, album: Path, usual_latents: Any
+    ) -> None:
         self.needs("lora")
-        before = self.latents(pipeline, self.wish(album))
         other = album / "other.safetensors"
         save_file({"unet.layer.lora_A.weight": torch.ones(2, 2)}, other)
         with pytest.raises(UnsupportedOption, match="does not fit"):
             self.latents(pipeline, self.wish(album, loras=(Lora("other", other),)))
-        assert equal(self.latents(pipeline, self.wish(album)), before)
+        assert equal(self.latents(pipeline, self.wish(album)), usual_latents)
 
     def lora(self, pipeline: Any, album: Path) -> Path:
         """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
