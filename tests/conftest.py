@@ -169,6 +169,12 @@ def card() -> ModelCard:
     return load_registry().cards["homereel-mini"]
 
 
+@pytest.fixture(scope="session")
+def hasty_card(card: ModelCard) -> ModelCard:
+    """The model that ships, in eight steps of its twenty: half the time, and what is judged is as good to a hair."""
+    return card.model_copy(update={"sampling": card.sampling.model_copy(update={"num_inference_steps": 8})})
+
+
 @pytest.fixture
 def pipeline() -> FakePipeline:
     return FakePipeline()

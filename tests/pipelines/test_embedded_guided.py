@@ -9,19 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipelines.card import ModelCard
 from pipelines.plan import MemoryPlan
-from pipelines.registry import load_pipeline, load_registry
+from pipelines.registry import load_pipeline
 from scripts.evaluate_guided import EXTENDED, Studio, character, edit, edit_prompts, extension
 
-CARD = load_registry().cards["homereel-mini"]
 # The bound of the specification; what the script finds is lower.
 SEAM = 1.5
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    pipeline = load_pipeline(CARD, MemoryPlan("cpu"))
-    yield Studio(pipeline, CARD, tmp_path_factory.mktemp("studio"))
+def studio(hasty_card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    pipeline = load_pipeline(hasty_card, MemoryPlan("cpu"))
+    yield Studio(pipeline, hasty_card, tmp_path_factory.mktemp("studio"))
     pipeline.close()
 
 

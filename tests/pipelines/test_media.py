@@ -173,7 +173,7 @@ def test_a_file_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert media.provenance(shown, card, {})["references"] == ["mossy.png"]
 
 
-@pytest.mark.parametrize("size", [(160, 96), (1280, 720)])
+@pytest.mark.parametrize("size", [(160, 96), (640, 360)])
 @pytest.mark.parametrize("audio", [False, True])
 def test_an_extension_begins_with_its_source_unharmed(
     tmp_path: Path,
@@ -192,7 +192,7 @@ def test_an_extension_begins_with_its_source_unharmed(
     media.write_clip(Clip(NATIVE, iter([grey]), sound), longer, path, metadata={"a": 1}, report=lambda _: None)
     assert media.probe(path).shape == shape._replace(frames=53)
     assert media.probe(path).provenance == {"a": 1}
-    old, new = (np.stack(list(media.frames(p))).astype(int) for p in (tmp_path / "a.mp4", path))
+    old, new = (np.stack(list(media.frames(p))).astype(np.int16) for p in (tmp_path / "a.mp4", path))
     assert np.abs(new[:33] - old).mean() < 1.5
     assert np.abs(new[33:, size[1] // 2] - 128).max() <= 3
 
