@@ -6,7 +6,6 @@ called by hand. What a card is not capable of is skipped.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -42,7 +40,7 @@ from pipelines.types import (
     Step,
     VideoShape,
 )
-from tests.pipelines.families.making import equal, first, fit, picture, tiny
+from tests.pipelines.families.making import equal, first, fit, moving_bar, picture, random_lora, tiny
 
 __all__ = ["FamilyContract", "fit", "picture", "tiny"]
 
@@ -377,7 +375,7 @@ class FamilyContract(ABC):
 
     def test_a_lora_changes_one_clip_and_leaves_no_trace(self, pipeline: Any, album: Path, usual_latents: Any) -> None:
         self.needs("lora")
-        path = self.lora(pipeline, album)
+        path = random_lora(pipeline._host.pipe, self.denoiser(pipeline), self.lora_modules, album)
         changed = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path),)))
         nothing = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path, 0.0),)))
         assert not equal(changed, usual_latents)
@@ -394,20 +392,5 @@ class FamilyContract(ABC):
             self.latents(pipeline, self.wish(album, loras=(Lora("other", other),)))
         assert equal(self.latents(pipeline, self.wish(album)), usual_latents)
 
-    def lora(self, pipeline: Any, album: Path) -> Path:
-        """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
-        adapted: Any = copy.deepcopy(self.denoiser(pipeline))
-        adapted.add_adapter(LoraConfig(r=2, target_modules=list(self.lora_modules)), adapter_name="mine")
-        found = get_peft_model_state_dict(adapted, adapter_name="mine")
-        layers = {name: torch.randn_like(value) for name, value in found.items()}
-        type(pipeline._host.pipe).save_lora_weights(album, transformer_lora_layers=layers)
-        return album / "pytorch_lora_weights.safetensors"
-
     def footage(self, frames: int, *, start: int = 0) -> Frames:
-        """Return a bar that moves over a gradient, at the card's first size."""
-        size = self.card.shape.sizes[0]
-        clip = np.zeros((frames, size.height, size.width, 3), dtype=np.uint8)
-        clip[..., 1] = np.linspace(40, 200, size.width).astype(np.uint8)
-        for index in range(frames):
-            clip[index, :, start + index : start + index + size.width // 4] = (220, 60, 30)
-        return clip
+        return moving_bar(self.card.shape.sizes[0], frames, start)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image, ImageOps
 
 from pipelines.accel import projection
 from pipelines.card import ModelCard
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
-from pipelines.types import GenerationRequest
+from pipelines.types import Frames, GenerationRequest
 
 
 def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
@@ -54,6 +57,25 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     return all(equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)
+
+
+def moving_bar(size: FrameSize, frames: int, start: int = 0) -> Frames:
+    """Return frames of a bar that moves over a gradient, from where it is in frame ``start``."""
+    clip = np.zeros((frames, size.height, size.width, 3), dtype=np.uint8)
+    clip[..., 1] = np.linspace(40, 200, size.width).astype(np.uint8)
+    for index in range(frames):
+        clip[index, :, start + index : start + index + size.width // 4] = (220, 60, 30)
+    return clip
+
+
+def random_lora(pipe: Any, denoiser: torch.nn.Module, modules: Iterable[str], folder: Path) -> Path:
+    """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
+    adapted: Any = copy.deepcopy(denoiser)
+    adapted.add_adapter(LoraConfig(r=2, target_modules=list(modules)), adapter_name="mine")
+    found = get_peft_model_state_dict(adapted, adapter_name="mine")
+    layers = {name: torch.randn_like(value) for name, value in found.items()}
+    type(pipe).save_lora_weights(folder, transformer_lora_layers=layers)
+    return folder / "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(autouse=True, scope="module")
