@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from pipelines.errors import PipelineError
 # Left free beside what is fetched: a disk that is full to the last byte takes the database with it.
 SPARE_BYTES = 1 << 30
 TRIES = 3
+# Paths that a request can name, and that lead nowhere else.
+_LORA = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
 class HubError(PipelineError):
@@ -36,6 +39,34 @@ class RemoteFile:
     name: str
     size: int
     sha256: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where something comes from, and as what people know it.
+
+    Attributes:
+        name: What they asked for.
+        repo: Of the hub.
+        revision: Commit, branch or tag.
+        licence: Its id, if it is known.
+    """
+
+    name: str
+    repo: str
+    revision: str
+    licence: str = "its own"
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Source:
+        """Return where a model comes from.
+
+        Raises:
+            HubError: From no hub.
+        """
+        if card.weights.repo is None:
+            raise HubError(f"The weights of {card.id} come from no hub.")
+        return cls(card.id, card.weights.repo, card.weights.revision, card.licence.id)
 
 
 @dataclass(frozen=True)
@@ -75,19 +106,14 @@ def look(card: ModelCard, cache: Path) -> Listing:
     Raises:
         HubError: The hub does not answer, does not know it, or wants a licence accepted first.
     """
-    from huggingface_hub import HfApi, try_to_load_from_cache  # noqa: PLC0415 - heavy, and seldom needed
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - heavy, and seldom needed
 
-    repo, revision = _place(card)
-    with _explained(card):
-        found = HfApi().model_info(repo, revision=revision, files_metadata=True)
-        commit = str(found.sha)
-        siblings = found.siblings or []
+    source = Source.of(card)
+    repo = source.repo
+    with _explained(source):
+        commit, everything = _files(source)
         names = _parts(repo, commit, cache) - card.weights.without
-    files = tuple(
-        RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None)
-        for s in siblings
-        if snapshot.is_needed(s.rfilename, names)
-    )
+    files = tuple(file for file in everything if snapshot.is_needed(file.name, names))
     _check_safe(card, names, files)
     there = {f.name for f in files if _has(try_to_load_from_cache(repo, f.name, cache, commit), f.size)}
     return Listing(commit, files, frozenset(there), _free(cache))
@@ -109,16 +135,13 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
     Raises:
         HubError: It cannot be fetched, there is no room for it, or a file stays damaged however often it is fetched.
     """
-    repo, revision = _place(card)
+    source = Source.of(card)
+    repo, revision = source.repo, source.revision
     whole = snapshot.find(cache, repo, revision, card.weights.without)
     if whole is not None and _is_offline():
         return whole
     listing = look(card, cache)
-    if listing.missing_bytes + SPARE_BYTES > listing.free_bytes:
-        raise HubError(
-            f"{card.id} needs {_gb(listing.missing_bytes)} more, and {_gb(listing.free_bytes)} are free on the disk of "
-            f"{cache}, of which {_gb(SPARE_BYTES)} stay free. Make room, or let HF_HUB_CACHE name another disk."
-        )
+    _check_room(source, listing.missing_bytes, listing.free_bytes, cache)
     done = listing.total_bytes - listing.missing_bytes
     for file in listing.files:
         if file.name in listing.there and file.sha256 is None:
@@ -128,11 +151,11 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
             if _sha256(_in_cache(cache, repo, listing.commit, file)) == file.sha256:
                 continue
             done -= file.size
-        with _explained(card):
+        with _explained(source):
             _fetch(repo, file, listing.commit, cache, _meter(progress, file.name, done, listing.total_bytes))
         done += file.size
         progress(file.name, done, listing.total_bytes)
-    with _explained(card):
+    with _explained(source):
         # The branch's name is written down last: what it leads to is whole.
         _download(repo, snapshot.INDEX, revision=revision, cache_dir=cache)
     folder = snapshot.find(cache, repo, revision, card.weights.without)
@@ -149,7 +172,7 @@ def remove(card: ModelCard, cache: Path) -> int:
     """
     from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - heavy, and seldom needed
 
-    repo, _ = _place(card)
+    repo = Source.of(card).repo
     if not snapshot.repository_folder(cache, repo).exists():
         return 0
     scanned = scan_cache_dir(cache)
@@ -165,16 +188,66 @@ def remove(card: ModelCard, cache: Path) -> int:
     return strategy.expected_freed_size
 
 
+def pull_lora(source: Source, file: str | None, cache: Path, folder: Path, progress: Progress) -> Path:
+    """Fetch a LoRA into a folder, as ``OWNER/NAME/FILE``, by way of the cache.
+
+    Args:
+        source: Its repository.
+        file: Its path there; None if there is but one that it can be.
+        cache: The shared cache; made if it is not there.
+        folder: Where requests find LoRAs.
+        progress: Called when the file begins and ends, and now and then between.
+
+    Returns:
+        The file.
+
+    Raises:
+        HubError: It cannot be fetched, there is no room for it, or nobody knows which of several files is meant.
+    """
+    with _explained(source):
+        commit, everything = _files(source)
+    able = {one.name: one for one in everything if one.name.endswith(".safetensors") and _LORA.fullmatch(one.name)}
+    if file is None and len(able) == 1:
+        file = next(iter(able))
+    if file is None or file not in able:
+        there = ", ".join(sorted(able)) or "none"
+        raise HubError(f"Say with --file which safetensors file of {source.repo} is meant. There are: {there}.")
+    wanted = able[file]
+    _check_room(source, 2 * wanted.size, _free(cache), cache)
+    progress(file, 0, wanted.size)
+    with _explained(source):
+        _fetch(source.repo, wanted, commit, cache, _meter(progress, file, 0, wanted.size))
+    target = folder / source.repo / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_suffix(".part")
+    # Not a link: what requests name has to be in the folder itself.
+    shutil.copyfile(_in_cache(cache, source.repo, commit, wanted), half)
+    half.replace(target)
+    progress(file, wanted.size, wanted.size)
+    return target
+
+
+def _files(source: Source) -> tuple[str, list[RemoteFile]]:
+    """Return the commit that a revision means, and all files there."""
+    from huggingface_hub import HfApi  # noqa: PLC0415 - heavy, and seldom needed
+
+    found = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
+    siblings = found.siblings or []
+    return str(found.sha), [RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in siblings]
+
+
+def _check_room(source: Source, missing: int, free: int, cache: Path) -> None:
+    if missing + SPARE_BYTES > free:
+        raise HubError(
+            f"{source.name} needs {_gb(missing)} more, and {_gb(free)} are free on the disk of "
+            f"{cache}, of which {_gb(SPARE_BYTES)} stay free. Make room, or let HF_HUB_CACHE name another disk."
+        )
+
+
 def _download(repo: str, name: str, **how: Any) -> str:
     """Fetch one file into the cache, or find it there."""
     library: Any = import_module("huggingface_hub")
     return library.hf_hub_download(repo, name, **how)
-
-
-def _place(card: ModelCard) -> tuple[str, str]:
-    if card.weights.repo is None:
-        raise HubError(f"The weights of {card.id} come from no hub.")
-    return card.weights.repo, card.weights.revision
 
 
 def _parts(repo: str, commit: str, cache: Path) -> set[str]:
@@ -257,30 +330,30 @@ class _Nowhere:
 
 
 @contextmanager
-def _explained(card: ModelCard) -> Generator[None]:
+def _explained(source: Source) -> Generator[None]:
     """Turn what huggingface_hub raises into sentences that say what would help."""
     from huggingface_hub import errors  # noqa: PLC0415 - heavy, and seldom needed
 
     # What a broken connection raises comes through as it is.
     broken: type[Exception] = import_module("httpx2").TransportError
-    repo = card.weights.repo
+    repo = source.repo
     try:
         yield
     except errors.GatedRepoError as error:
         raise HubError(
-            f"{repo} is gated: accept its licence at https://huggingface.co/{repo} ({card.licence.id}), then sign in "
+            f"{repo} is gated: accept its licence at https://huggingface.co/{repo} ({source.licence}), then sign in "
             "with `hf auth login`, or set HF_TOKEN."
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise HubError(
-            f"The hub has no {repo} at revision {card.weights.revision}, or shows it only to whom is signed in: "
+            f"The hub has no {repo} at revision {source.revision}, or shows it only to whom is signed in: "
             "`hf auth login`, or HF_TOKEN."
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise HubError(f"{repo} is not whole in the cache, and HF_HUB_OFFLINE forbids to fetch it.") from error
     except (OSError, broken) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HubError(f"The disk was full before {card.id} was whole; what has arrived is kept.") from error
+            raise HubError(f"The disk was full before {source.name} was whole; what has arrived is kept.") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise HubError(f"{repo} cannot be fetched: {reason} What has arrived is kept; try again.") from error
 

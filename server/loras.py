@@ -38,17 +38,21 @@ def names(folder: Path) -> list[str]:
 
 def _path(name: str, folder: Path) -> Path:
     path = folder / f"{name}{SUFFIX}"
+    if not path.is_file() and len(inside := list((folder / name).rglob(f"*{SUFFIX}"))) == 1:
+        # A repository with one file is called by its own name.
+        path = inside[0]
     # Names lead nowhere else, whatever they are made of, and neither do links.
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
         here = ", ".join(names(folder)[:20]) or "none"
-        message = f"There is no LoRA '{name}' here; put its safetensors file into {folder.name}/. There are: {here}."
+        ways = f"put its safetensors file into {folder.name}/, or fetch it: homereel pull OWNER/NAME --lora"
+        message = f"There is no LoRA '{name}' here; {ways}. There are: {here}."
         raise InvalidRequest(message, param=PARAM, code="lora_not_found")
-    if not _changes_weights(path):
+    if not changes_weights(path):
         raise InvalidRequest(f"'{name}' is no LoRA in safetensors.", param=PARAM, code="invalid_lora")
     return path
 
 
-def _changes_weights(path: Path) -> bool:
+def changes_weights(path: Path) -> bool:
     """Tell whether a file's header names the two factors of a LoRA."""
     try:
         tensors, _ = snapshot.header_of(path)

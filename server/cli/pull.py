@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,20 +14,26 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from pipelines import hub, snapshot
 from server.cli.models import card_of, duties, keep, size_text
 from server.cli.outcome import Failure, Outcome
+from server.loras import SUFFIX, changes_weights
+from server.settings import Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Generator
     from pathlib import Path
 
     from pipelines.card import ModelCard
 
 # Names of branches and tags, and commits; with no way to lead out of the folder that they name.
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", help="id of the model, as `homereel list` shows it")
+    parser.add_argument("model", help="id of the model, as `homereel list` shows it; OWNER/NAME of a LoRA")
+    parser.add_argument("--lora", action="store_true", help="fetch a LoRA, which requests then name by OWNER/NAME")
+    parser.add_argument("--file", help="which file of the LoRA's repository")
     parser.add_argument("--revision", help="commit or branch to fetch and to use from now on; default: the card's")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and what room there is")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -34,6 +41,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Fetch what is missing, and say where it is."""
+    if options.lora:
+        return _pull_lora(options)
     card = card_of(options.model)
     if card.weights.repo is None:
         raise Failure(f"{card.id} is on this machine already, and comes from no hub")
@@ -56,9 +65,13 @@ def run(options: Namespace) -> int:
 
 
 def _at(card: ModelCard, revision: str) -> ModelCard:
+    return card.model_copy(update={"weights": card.weights.model_copy(update={"revision": _named(revision)})})
+
+
+def _named(revision: str) -> str:
     if not _REVISION.fullmatch(revision):
         raise Failure(f"{revision!r} is no name of a revision", Outcome.MISUSED)
-    return card.model_copy(update={"weights": card.weights.model_copy(update={"revision": revision})})
+    return revision
 
 
 def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
@@ -80,16 +93,43 @@ def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
     return Outcome.DONE
 
 
-def _pull(card: ModelCard, cache: Path, as_json: bool) -> None:  # noqa: FBT001 - one of its two ways to speak
+def _pull_lora(options: Namespace) -> int:
+    repo = options.model
+    if not _REPOSITORY.fullmatch(repo):
+        raise Failure(f"{repo!r} is no repository; say OWNER/NAME", Outcome.MISUSED)
+    folder = Settings().loras_dir
+    try:
+        with _bar(repo) as show:
+            source = hub.Source(repo, repo, _named(options.revision or "main"))
+            path = hub.pull_lora(source, options.file, snapshot.shared_cache(), folder, show)
+    except hub.HubError as error:
+        raise Failure(error.message) from error
+    if not changes_weights(path):
+        path.unlink()
+        raise Failure(f"{options.file or repo} is no LoRA in safetensors; it was not kept")
+    name = str(path.relative_to(folder)).removesuffix(SUFFIX)
+    told = {"lora": name, "path": str(path), "bytes": path.stat().st_size}
+    print(json.dumps(told) if options.json else f"{name} is here; requests name it so, as in lora={name}:0.8")
+    return Outcome.DONE
+
+
+@contextmanager
+def _bar(what: str) -> Generator[hub.Progress]:
+    """Show a bar of progress, and return who is told of it."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(card.id, total=None)
+        task = bar.add_task(what, total=None)
 
         def show(name: str, done: int, total: int) -> None:
             bar.update(task, description=name, completed=done, total=total)
 
+        yield show
+
+
+def _pull(card: ModelCard, cache: Path, as_json: bool) -> None:  # noqa: FBT001 - one of its two ways to speak
+    with _bar(card.id) as show:
         folder = hub.pull(card, cache, show)
     size = snapshot.size_of(folder)
     if as_json:

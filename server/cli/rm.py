@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipelines import hub, snapshot
-from server.cli.models import card_of, size_text
+from server.cli.models import card_of, registry, size_text
 from server.cli.outcome import Failure, Outcome
 from server.settings import Settings
 
@@ -33,7 +33,10 @@ def run(options: Namespace) -> int:
         print(json.dumps({"model": card.id, "freed_bytes": 0}) if options.json else said)
         return Outcome.DONE
     cache = snapshot.shared_cache()
-    if not options.yes and not _agreed(f"Remove {card.weights.repo} from {cache}? Other programs may use it. [y/N] "):
+    shared = [c.id for c in registry().cards.values() if c.weights.repo == card.weights.repo and c.id != card.id]
+    further = f", and with it what {', '.join(shared)} has there" if shared else ""
+    question = f"Remove {card.weights.repo} from {cache}{further}? Other programs may use it. [y/N] "
+    if not options.yes and not _agreed(question):
         raise Failure("nothing was removed")
     try:
         freed = hub.remove(card, cache)

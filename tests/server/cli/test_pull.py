@@ -117,6 +117,31 @@ def listed(homereel: Command, **environment: str) -> dict[str, bool]:
     return {row["id"]: row["installed"] for row in rows}
 
 
+def lora_repository() -> dict[str, bytes]:
+    header = json.dumps({"blocks.0.lora_A.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    lora = len(header).to_bytes(8, "little") + header + bytes(8)
+    return {"README.md": b"read me", "grain.safetensors": lora, "old.bin": b"a pickle"}
+
+
+@pytest.mark.parametrize("hub", [("somebody/film-grain", lora_repository())], indirect=True)
+def test_a_lora_is_fetched_into_the_folder_that_requests_name(homereel: Command, hub: Hub, tmp_path: Path) -> None:
+    hub.corrupt["grain.safetensors"] = 1
+    told = said(homereel("pull", "somebody/film-grain", "--lora", "--json"))
+    assert told["lora"] == "somebody/film-grain/grain"
+    path = tmp_path / "data" / "loras" / "somebody" / "film-grain" / "grain.safetensors"
+    assert path.read_bytes() == hub.files["grain.safetensors"]
+    assert not path.is_symlink()
+
+    hub.files |= {"whole.safetensors": content(1), "../../out.safetensors": content(2)}
+    done = homereel("pull", "somebody/film-grain", "--lora")
+    assert (done.returncode, "There are: grain.safetensors, whole.safetensors" in done.stderr) == (1, True)
+    done = homereel("pull", "somebody/film-grain", "--lora", "--file", "whole.safetensors")
+    assert (done.returncode, "is no LoRA" in done.stderr) == (1, True)
+    assert homereel("pull", "somebody/film-grain", "--lora", "--file", "../../out.safetensors").returncode == 1
+    assert [found.name for found in (tmp_path / "data").rglob("*.safetensors")] == ["grain.safetensors"]
+    assert homereel("pull", "film-grain", "--lora").returncode == 2
+
+
 def test_another_revision_is_used_from_then_on_until_the_cards_own_is_fetched(
     homereel: Command, tmp_path: Path
 ) -> None:

@@ -52,6 +52,17 @@ def test_names_stand_for_files_and_weights(
     assert loras == tuple(Lora(name, folder / f"{name}.safetensors", weight) for name, weight in meant)
 
 
+def test_a_repository_with_one_file_is_called_by_its_name(client: TestClient, store: JobStore, folder: Path) -> None:
+    answer = client.post("/v1/videos", json={"prompt": "a ball", "model": MODEL, "lora": "styles:0.8"})
+    assert answer.status_code == 200, answer.text
+    assert store.get(JobId(answer.json()["id"])).request.loras == (
+        Lora("styles", folder / "styles" / "ink.safetensors", 0.8),
+    )
+    save_file({"blocks.0.lora_A.weight": torch.ones(2, 2)}, folder / "styles" / "oil.safetensors")
+    answer = client.post("/v1/videos", json={"prompt": "a ball", "model": MODEL, "lora": "styles"})
+    assert refused(answer, 400)["code"] == "lora_not_found"
+
+
 def test_forms_name_them_too(client: TestClient, store: JobStore, folder: Path) -> None:
     words = {"prompt": "a ball", "model": MODEL}
     for lora in ({"lora": "grain:0.8"}, {"lora[][name]": "grain", "lora[][weight]": "0.8"}):
