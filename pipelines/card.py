@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    HttpUrl,
     JsonValue,
     NonNegativeInt,
     PositiveFloat,
@@ -20,6 +19,7 @@ from pydantic import (
 )
 
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
+from pipelines.licence import Licence
 from pipelines.memory import Memory
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Lora, SourceClip, VideoShape, Window
@@ -59,24 +59,6 @@ class Sampling(BaseModel):
     edit_strength: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.7, description="How far an edit goes from its source if nobody says: 0 keeps it, 1 forgets it."
     )
-
-
-class Licence(BaseModel):
-    """What the weights may be used for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: str
-    url: HttpUrl
-    note: str = ""
-    gated: bool = Field(default=False, description="Whether the hub asks for its acceptance before the download.")
-    excludes: tuple[str, ...] = Field(default=(), description="Regions whose people it gives nothing to.")
-    limit: str = Field(default="", description="Who has to pay or ask, such as companies above a revenue.")
-    attribution: str = Field(default="", description="What has to be shown beside what is made.")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether everybody may use it for anything, so that nobody need be asked first."""
-        return not (self.gated or self.excludes or self.limit)
 
 
 class Component(BaseModel):

@@ -300,6 +300,7 @@ def main() -> int:
     wrong = [*found.lost, *found.duplicates, *found.half_served, *found.unequal, *found.left_over]
     print(json.dumps(wrong, indent=1) if wrong else "nothing is lost")
     if options.into:
+        options.into.mkdir(parents=True, exist_ok=True)
         machine = f"{psutil.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}, torch"
         head = f"# Chaos\n\n`python -m scripts.chaos --kills {options.kills} --seed {options.seed}` on {machine}"
         (options.into / "chaos.md").write_text(f"{head} {version('torch')}:\n\n{told}\n")

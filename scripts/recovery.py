@@ -253,6 +253,7 @@ def main() -> int:
     )
     print(f"{about}\n\n{told}")
     if options.into:
+        options.into.mkdir(parents=True, exist_ok=True)
         (options.into / f"recovery-{options.what}.md").write_text(f"{about}\n\n{told}\n")
     return 0
 

@@ -28,6 +28,7 @@ from server.keys import KeyStore
 from server.library import Library
 from server.outbox import Outbox
 from server.policy import Policy
+from server.pulls import Pulls, spawn_pull
 from server.routes import (
     batches,
     characters,
@@ -92,6 +93,7 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             EndpointStore(store.engine, time.time),
             post,
             Library(store.engine, time.time),
+            Pulls(partial(spawn_pull, settings.models_dir)),
             # The driver takes its time, and cards do not change: asked when somebody first wants to know.
             policy=policy,
             device=cache(partial(first_device, settings.devices)),
@@ -109,10 +111,9 @@ def create_app(settings: Settings, *, supervise: bool = True) -> FastAPI:
             async with broker.serving():
                 yield
         finally:
-            await to_thread.run_sync(batch_thread.stop)
-            if supervisor:
-                await to_thread.run_sync(supervisor.stop)
-            await to_thread.run_sync(deliverer.stop)
+            workers = [supervisor.stop] if supervisor else []
+            for stop in (batch_thread.stop, *workers, deliverer.stop, app.state.services.pulls.close):
+                await to_thread.run_sync(stop)
             store.close()
 
     app = FastAPI(

@@ -22,6 +22,7 @@ from server.jobs import JOB_ID, JobId, Owner
 from server.library import Library
 from server.outbox import Outbox
 from server.policy import Policy
+from server.pulls import Pulls
 from server.retries import Turns
 from server.settings import Settings
 from server.slots import Slots
@@ -52,6 +53,7 @@ class Services:
     endpoints: EndpointStore
     post: Post
     library: Library
+    pulls: Pulls
     now: Callable[[], float] = time.time
     landing: Landing = field(default_factory=Landing)
     decoders: Slots = field(default_factory=lambda: Slots(at_once=2, waiting=8))

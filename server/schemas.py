@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.card import MAX_TOTAL_SECONDS, ModelCard
 from server.jobs import MAX_EXTENSIONS, Job, JobId, JobStatus
+from server.pulls import PullState
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 
@@ -151,6 +152,50 @@ class VideoDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
+class PullError(BaseModel):
+    """Why a model could not be fetched."""
+
+    code: str
+    message: str
+
+
+class ModelPull(BaseModel):
+    """A model on its way to this machine. Ours alone."""
+
+    object: Literal["model.pull"] = "model.pull"
+    model: str
+    status: Literal["in_progress", "completed", "failed", "cancelled"]
+    file: str = Field(description="The file that is being fetched, or was last.")
+    bytes_done: int = Field(description="Of all files, those that were here before included.")
+    bytes_total: int = Field(description="Of all files; 0 until the hub has said.")
+    error: PullError | None = None
+
+    @classmethod
+    def of(cls, state: PullState) -> ModelPull:
+        """Describe how far a model is."""
+        error = PullError(code=state.error_code, message=state.error_message) if state.status == "failed" else None
+        return cls(
+            model=state.model,
+            status=state.status,
+            file=state.file,
+            bytes_done=state.bytes_done,
+            bytes_total=state.bytes_total,
+            error=error,
+        )
+
+
+class PullCreate(BaseModel):
+    """What to say when a model is to be fetched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accept_licence: str = Field(
+        default="",
+        max_length=200,
+        description="The id of the model's licence, if it excludes regions, limits users or is gated.",
+    )
+
+
 class Model(BaseModel):
     """A model on the wire. The keys up to ``shutdown_date`` are OpenAI's; the others are ours."""
 
@@ -172,6 +217,7 @@ class Model(BaseModel):
     licence_attribution: str = Field(description="What has to be shown beside what is made; often empty.")
     gated: bool = Field(description="Whether the hub asks for the licence's acceptance before a download.")
     installed: bool = Field(description="Whether its weights are on this machine.")
+    pull: ModelPull | None = Field(default=None, description="The last attempt of this server to fetch it, if any.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
     fps: int
     max_seconds: float = Field(description="The longest new clip, and the longest piece of an extension.")

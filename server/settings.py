@@ -67,6 +67,10 @@ class Settings(BaseSettings):
         description="Licences, by their ids in `homereel list`, that sora-2 and sora-2-pro may lead to although they "
         "exclude or limit somebody; naming a model itself needs no acceptance here.",
     )
+    allow_pulls: bool = Field(
+        default=False,
+        description="Let any key fetch models from the hub over the API; while there are no keys, everybody may.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads per worker; default: all cores.")
     max_queued: PositiveInt = Field(default=100, description="Videos that may wait; beyond this, HTTP 429.")
     max_videos: PositiveInt = Field(

@@ -14,7 +14,7 @@ from pipelines import snapshot
 from pipelines.fitting import least_vram
 from pipelines.needs import GIB
 from pipelines.registry import installed, weights_folder
-from server.cli.models import duties, registry, size_text
+from server.cli.models import registry, size_text
 from server.cli.outcome import Outcome
 from server.cli.words import print_wide
 
@@ -93,6 +93,6 @@ def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
         vram_bytes=least_vram(card),
         installed=here,
         bytes=snapshot.size_of(weights_folder(card)) if here else 0,
-        duties=tuple(duties(card.licence)),
+        duties=tuple(card.licence.duties),
         aliases=aliases,
     )

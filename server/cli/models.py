@@ -1,4 +1,4 @@
-"""What the commands about models share: cards, sizes, and sentences about licences."""
+"""What the commands about models share: cards and sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.cli.outcome import Failure, Outcome
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.card import Licence, ModelCard
+    from pipelines.card import ModelCard
 
 
 def registry() -> Registry:
@@ -42,14 +42,6 @@ def keep(card: ModelCard) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     raw = card.model_dump(mode="json", exclude_defaults=True)
     path.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
-
-
-def duties(licence: Licence) -> list[str]:
-    """Return what a licence asks of whoever uses a model, a sentence each; nothing for those that are open."""
-    said = [f"it gives no rights in: {', '.join(licence.excludes)}"] if licence.excludes else []
-    said += [licence.limit] if licence.limit else []
-    said += [f"show {licence.attribution!r} beside what is made"] if licence.attribution else []
-    return said + (["the hub asks for its acceptance before the download"] if licence.gated else [])
 
 
 def size_text(size: int) -> str:

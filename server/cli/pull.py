@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from pipelines import hub, snapshot
-from server.cli.models import card_of, duties, keep, size_text
+from server.cli.models import card_of, keep, size_text
 from server.cli.outcome import Failure, Outcome
 from server.loras import SUFFIX, changes_weights
 from server.settings import Settings
@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     if options.revision is not None:
         card = _at(card, options.revision)
     cache = snapshot.shared_cache()
-    for duty in duties(card.licence):
+    for duty in card.licence.duties:
         print(f"Licence {card.licence.id} ({card.licence.url}): {duty}.", file=sys.stderr)
     try:
         if options.dry_run:

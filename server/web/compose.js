@@ -127,7 +127,7 @@ function Advanced() {
   return html`
     <details class="advanced"><summary>Advanced</summary>
       ${can('negative_prompt') && isGuided.value && html`
-        <${Field} label="Leave out" for="negative" wide>
+        <${Field} label="Negative prompt" for="negative" wide>
           <input id="negative" placeholder="camera shake, text, blur" value=${negative}
             onInput=${typed((it) => edit({ negative: it }))} />
         </${Field}>`}

@@ -105,7 +105,7 @@ export function hints(prompt) {
   if (words < 3) return [];
   const found = MISSING.filter(([there]) => !there.test(prompt)).map(([, hint]) => hint);
   if (/\b(no|without|not|never)\b/i.test(prompt) && can('negative_prompt') && isGuided.value) {
-    found.unshift('What should not be seen works better below, under “Leave out”.');
+    found.unshift('What should not be seen works better below, as negative prompt.');
   }
   if (/["“][^"”]+["”]/.test(prompt)) found.push('Written words in a video rarely come out right.');
   return found.slice(0, 2);

@@ -34,7 +34,7 @@ def _kind(name: str) -> str:
 def _minified(texts: str) -> dict[str, str]:
     if find_spec("minify") is None:
         return {}
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-P", "-m", __name__]
     done = subprocess.run(command, input=texts, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ourselves
     if done.returncode:
         _log.warning("page_not_minified error=%s", done.stderr.strip()[-200:])

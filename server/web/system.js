@@ -7,7 +7,7 @@ import { attempt, notices, queue, toggleNotices } from './state.js';
 import { Empty } from './ui.js';
 
 const ABLE = /** @type {Record<string, string>} */ ({
-  text: 'text', first_frame: 'first frame', last_frame: 'last frame', references: 'characters', audio: 'sound', edit: 'remix', extend: 'extend', lora: 'LoRA', negative_prompt: 'leave out',
+  text: 'text', first_frame: 'first frame', last_frame: 'last frame', references: 'characters', audio: 'sound', edit: 'remix', extend: 'extend', lora: 'LoRA', negative_prompt: 'negative prompt',
 });
 
 /** @param {{model: Model}} props What a clip of the model's own kind takes here, as the server foresees it. */
