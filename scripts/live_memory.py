@@ -85,7 +85,61 @@ def wan(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> d
     return inputs
 
 
-INPUTS: dict[str, Inputs] = {"WanTransformer3DModel": wan, "WanVACETransformer3DModel": wan}
+def kandinsky(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of Kandinsky 5 takes at a step: latents, a picture's and where it is, all in a row."""
+    grid = ((shape.frames - 1) // 4 + 1, shape.height // 8, shape.width // 8)
+    words = 256
+    return {
+        "hidden_states": tensor(1, *grid, 2 * model.config.in_visual_dim + 1),
+        "encoder_hidden_states": tensor(1, words, model.config.in_text_dim),
+        "pooled_projections": tensor(1, model.config.in_text_dim2),
+        "timestep": tensor(1),
+        "visual_rope_pos": [torch.arange(side) for side in (grid[0], grid[1] // 2, grid[2] // 2)],
+        "text_rope_pos": torch.arange(words),
+    }
+
+
+def sana(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of SANA-Video takes at a step: one prediction, of which guidance makes two at once."""
+    grid = ((shape.frames - 1) // 4 + 1, shape.height // 8, shape.width // 8)
+    return {
+        "hidden_states": tensor(1, model.config.in_channels, *grid),
+        "encoder_hidden_states": tensor(1, 300, model.config.caption_channels),
+        "encoder_attention_mask": torch.ones(1, 300, dtype=torch.long),
+        "timestep": tensor(1, dtype=torch.float32),
+    }
+
+
+def packed(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of MiniMax-H3 takes at a step: words, sound and pictures in one sequence."""
+    latents = (shape.frames - 5) // 17 * 5 + 2
+    words, sound, pictures = (
+        256,
+        2 * round(shape.frames / 24 * 40),
+        latents * (shape.height // 32) * (shape.width // 32),
+    )
+    total, config = words + sound + pictures, model.config
+    return {
+        "hidden_states": tensor(1, pictures, 4 * config.in_channels, dtype=torch.float32),
+        "audio_hidden_states": tensor(1, sound, config.audio_in_channels, dtype=torch.float32),
+        "encoder_hidden_states": tensor(1, words, config.text_dim),
+        "timestep": tensor(2, dtype=torch.float32),
+        "timestep_indices": torch.zeros(total, dtype=torch.long),
+        "token_tags": torch.zeros(total, dtype=torch.long),
+        "position_ids": torch.zeros(total, 3, dtype=torch.float64),
+        "text_indices": torch.arange(words),
+        "audio_indices": torch.arange(words, words + sound),
+        "video_indices": torch.arange(words + sound, total),
+    }
+
+
+INPUTS: dict[str, Inputs] = {
+    "WanTransformer3DModel": wan,
+    "WanVACETransformer3DModel": wan,
+    "Kandinsky5Transformer3DModel": kandinsky,
+    "SanaVideoTransformer3DModel": sana,
+    "MiniMaxH3Transformer3DModel": packed,
+}
 
 
 def measure(card_id: str, shape: VideoShape) -> None:
@@ -107,13 +161,19 @@ def measure(card_id: str, shape: VideoShape) -> None:
         vae = made(parts["vae"], getattr(torch, own))
         time, space = card.shape.latent_stride or card.shape.frame_stride, vae_side(vae)
         frames = (shape.frames - 1) // time + 1
+        if card.shape.latents is not None:
+            frames = tokens // (
+                (shape.height // card.shape.pixels_per_token) * (shape.width // card.shape.pixels_per_token)
+            )
         channels = getattr(vae.config, "z_dim", None) or vae.config.latent_channels
         latents = torch.empty(1, channels, frames, shape.height // space, shape.width // space, dtype=vae.dtype)
         clip = torch.empty(1, 3, shape.frames, shape.height, shape.width, dtype=vae.dtype)
+        # Some are cut in time whether anybody asks for it or not.
+        in_time = getattr(vae, "use_framewise_decoding", False)
         for tiled in (False, True):
             (vae.enable_tiling if tiled else vae.disable_tiling)()
             if hasattr(vae, "use_framewise_decoding"):
-                vae.use_framewise_decoding = tiled
+                vae.use_framewise_decoding = tiled or in_time
             ways: list[tuple[str, Callable[[], object]]] = [
                 ("decode", lambda: vae.decode(latents, return_dict=False)),
                 ("encode", lambda: vae.encode(clip)),

@@ -45,14 +45,20 @@ def offload_blocks(transformer: Any, plan: MemoryPlan) -> Path | None:
 def stay_on_cpu(part: nn.Module, device: str) -> None:
     """Let a part compute on the CPU within a pipeline that computes on ``device``: it takes and gives tensors there."""
 
-    def come(_part: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return send_to_device(args, "cpu"), send_to_device(kwargs, "cpu")
-
     def go(_part: nn.Module, _args: Any, output: Any) -> Any:
         return send_to_device(output, device)
 
-    part.register_forward_pre_hook(come, with_kwargs=True)
+    take_on_cpu(part)
     part.register_forward_hook(go)
+
+
+def take_on_cpu(part: nn.Module) -> None:
+    """Let a part that stays on the CPU take tensors from wherever they are; what it gives is left to who called it."""
+
+    def come(_part: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        return send_to_device(args, "cpu"), send_to_device(kwargs, "cpu")
+
+    part.register_forward_pre_hook(come, with_kwargs=True)
 
 
 def _disk_folder() -> Path:

@@ -25,7 +25,7 @@ from typing_extensions import override
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.modular import hosted, run, watch
-from pipelines.accel.offload import stay_on_cpu
+from pipelines.accel.offload import take_on_cpu
 from pipelines.accel.pixels import finite, frames_of
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
@@ -109,8 +109,8 @@ class Pipeline(SoundingPipeline[Conditioning]):
         self._sketcher = Sketcher(self._painted, pipe.vae_latent_channels, _STRIDE)
         self._keep_tiles()
         if host.plan.text_encoder_on_cpu:
-            # The blocks call what is inside, past the hooks of the whole.
-            stay_on_cpu(pipe.text_encoder.model, host.plan.device)
+            # The blocks call what is inside, past the hooks of the whole, and fetch one layer's words of fifty's.
+            take_on_cpu(pipe.text_encoder.model)
 
     @classmethod
     @override
