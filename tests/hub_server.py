@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "a" * 40
@@ -40,6 +41,16 @@ class Hub:
     corrupt: dict[str, int] = field(default_factory=dict[str, int])
     ranges: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     endpoint: str = ""
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Return what makes huggingface_hub ask this hub, as nobody in particular, and keep files in ``home``."""
+        return {
+            "HF_HOME": str(home),
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": "",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        }
 
     def info(self) -> dict[str, object]:
         """Describe the repository, as ``GET /api/models/REPO/revision/REVISION?blobs=true`` does."""

@@ -67,9 +67,9 @@ class Site:
         whole = hashlib.sha256()
         for name, content in contents.items():
             whole.update(f"{name} {len(content)}\n".encode() + content)
-        version = whole.hexdigest()[:16]
+        version = whole.hexdigest()[:10]
         modules = [
-            f'<link rel="modulepreload" href="{PREFIX}{_VERSION}/{name}">' for name in contents if name[-3:] == ".js"
+            f"<link rel=modulepreload href={PREFIX}{_VERSION}/{name}>" for name in contents if name[-3:] == ".js"
         ]
         page = contents.pop("index.html").decode().replace(_MODULES, "\n".join(modules)).replace(_VERSION, version)
         files = {name: WebFile.of(name, content) for name, content in contents.items()}

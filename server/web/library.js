@@ -71,15 +71,35 @@ function Composer() {
     </section>`;
 }
 
+const loadTemplates = () => attempt(async () => { templates.value = (await get('/v1/prompts/templates')).data; });
+
+/** A template of one's own: a sentence in which {words_like_this} are filled in, and what is in [brackets] can stay out. */
+function Own() {
+  const name = useSignal(''), text = useSignal('');
+  const save = () => attempt(async () => {
+    const names = new Set([...text.value.matchAll(/\{(\w+)\}/g)].map(([, slot]) => slot));
+    const slots = [...names].map((slot) => ({ name: slot, label: slot?.replaceAll('_', ' '), required: !new RegExp(`\\[[^\\]]*\\{${slot}\\}`).test(text.value) }));
+    await post('/v1/prompts/templates', { name: name.value, text: text.value, slots });
+    name.value = text.value = '';
+    await loadTemplates();
+  });
+  return html`
+    <details><summary>One of your own</summary><div class="pull">
+      <input aria-label="Name" placeholder="Name" value=${name.value} onInput=${typed((it) => { name.value = it; })} />
+      <textarea aria-label="Sentence" placeholder="A {subject} crosses {place}. [{light}.]" value=${text.value} onInput=${typed((it) => { text.value = it; })}></textarea>
+      <button type="button" class="button" disabled=${!name.value || !text.value} onClick=${save}>Save</button></div></details>`;
+}
+
 function Templates() {
-  useEffect(() => { if (!templates.value) void attempt(async () => { templates.value = (await get('/v1/prompts/templates')).data; }); }, []);
+  useEffect(() => { if (!templates.value) void loadTemplates(); }, []);
   const chosen = beats.value[0]?.template;
   return html`
     <div class="templates">
-      <ul>${(templates.value ?? []).map(({ id, name, description }) => html`
+      <ul>${(templates.value ?? []).map(({ id, name, description, shipped }) => html`
         <li key=${id}><button type="button" class="template" aria-pressed=${id === chosen} onClick=${() => { beats.value = [{ template: id, slots: {} }]; }}>
-          <strong>${name}</strong><span>${description}</span></button></li>`)}
-        ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}</ul>
+          <strong>${name}</strong><span>${description}</span></button>
+          ${!shipped && html`<${IconButton} icon="trash" label=${`Delete ${name}`} onClick=${() => attempt(async () => { await remove(`/v1/prompts/templates/${id}`); beats.value = []; await loadTemplates(); })} />`}</li>`)}
+        ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}<li><${Own} /></li></ul>
       <${Composer} />
     </div>`;
 }

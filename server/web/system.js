@@ -1,10 +1,10 @@
 // Which models there are and may be used for what, and how the machine is doing.
-import { ask, get, key, post, useKey } from './api.js';
+import { ask, get, key, post, remove, useKey } from './api.js';
 import { counted, duration, memory, times } from './format.js';
 import { Icon } from './icons.js';
 import { html, useEffect, useSignal } from './lib.js';
-import { attempt, notices, queue, toggleNotices } from './state.js';
-import { Empty } from './ui.js';
+import { attempt, begin, notices, queue, toggleNotices } from './state.js';
+import { Empty, Progress } from './ui.js';
 
 const ABLE = /** @type {Record<string, string>} */ ({
   text: 'text', first_frame: 'first frame', last_frame: 'last frame', references: 'characters', audio: 'sound', edit: 'remix', extend: 'extend', lora: 'LoRA', negative_prompt: 'negative prompt',
@@ -23,8 +23,34 @@ function Fit({ model }) {
     ${it.warnings.length > 0 && html`<div><dt>But</dt><dd>${it.warnings.join('; ')}</dd></div>`}`;
 }
 
-/** @param {{model: Model, names: string[]}} props */
-const Card = ({ model, names }) => html`
+/** @param {{model: Model, done: () => void}} props How a model comes here, while it does and before. */
+function Pull({ model, done }) {
+  const state = useSignal(model.pull), agreed = useSignal(false), busy = useSignal(false);
+  const path = `/v1/models/${model.card}/pull`, it = state.value, comes = it?.status === 'in_progress';
+  const asks = model.gated || model.licence_limit || model.licence_excludes.length > 0;
+  useEffect(() => {
+    if (it?.status === 'completed') done();
+    if (!comes) return undefined;
+    const again = setInterval(() => void get(path).then((now) => { state.value = now; }, () => {}), 1000);
+    return () => clearInterval(again);
+  }, [it?.status]);
+  const act = async (/** @type {() => Promise<ModelPull>} */ how) => {
+    busy.value = true;
+    state.value = await attempt(how) ?? state.value;
+    busy.value = false;
+  };
+  if (comes) return html`<div class="pull">
+    <${Progress} value=${Math.round(100 * it.bytes_done / (it.bytes_total || 1))} label=${`${model.name} on its way`} waiting=${!it.bytes_total} />
+    <p class="note">${memory(it.bytes_done / 1e6)} of ${memory(it.bytes_total / 1e6)} <button type="button" class="link" onClick=${() => act(() => remove(path))}>Cancel</button></p></div>`;
+  return html`<div class="pull">
+    ${it?.error && html`<p class="problem">${it.error.message}</p>`}
+    ${asks && html`<label class="check"><input type="checkbox" checked=${agreed.value} onChange=${() => { agreed.value = !agreed.value; }} /> I have read and accept its licence</label>`}
+    <button type="button" class="button" disabled=${busy.value || (asks && !agreed.value)}
+      onClick=${() => act(() => post(path, asks ? { accept_licence: model.licence } : {}))}><${Icon} name="download" size=${16} /> ${busy.value ? 'Asking the hub …' : it ? 'Go on' : 'Get it'}</button></div>`;
+}
+
+/** @param {{model: Model, names: string[], done: () => void}} props */
+const Card = ({ model, names, done }) => html`
   <article class=${`card ${model.installed ? '' : 'is-absent'}`}>
     <header><h3>${model.name}</h3><span class=${`badge ${model.installed ? 'good' : ''}`}>${model.installed ? 'installed' : 'not here'}</span></header>
     <p>${model.description}</p>
@@ -37,7 +63,7 @@ const Card = ({ model, names }) => html`
       ${names.length > 0 && html`<div><dt>Also</dt><dd>${names.join(', ')}</dd></div>`}
     </dl>
     ${[model.licence_note, model.licence_limit].filter(Boolean).map((note) => html`<p class="note" key=${note}>${note}</p>`)}
-    ${!model.installed && html`<p class="note">Get it with <code>homereel pull ${model.card}</code></p>`}
+    ${!model.installed && html`<${Pull} model=${model} done=${done} />`}
   </article>`;
 
 function Machine() {
@@ -75,7 +101,9 @@ const Preferences = () => html`
 
 export function System() {
   const all = useSignal(/** @type {Model[] | null} */ (null));
-  useEffect(() => { void attempt(async () => { all.value = (await get('/v1/models?all=true')).data; }); }, []);
+  const look = () => void attempt(async () => { all.value = (await get('/v1/models?all=true')).data; });
+  useEffect(look, []);
+  const done = () => { look(); void begin(); };
   const cards = (all.value ?? []).filter((model) => model.id === model.card || !all.value?.some((it) => it.id === model.card));
   const names = (/** @type {string} */ card) => (all.value ?? []).filter((it) => it.card === card && it.id !== card).map(({ id }) => id);
   const sorted = [...cards].sort((a, b) => Number(b.installed) - Number(a.installed));
@@ -84,7 +112,7 @@ export function System() {
       <div class="system-top"><${Machine} /><${Preferences} /></div>
       <div class="section-head"><h2>Models</h2></div>
       ${all.value === null ? html`<div class="cards">${[0, 1, 2].map((index) => html`<div class="card skeleton tall" key=${index}></div>`)}</div>`
-        : sorted.length ? html`<div class="cards">${sorted.map((model) => html`<${Card} key=${model.id} model=${model} names=${names(model.card)} />`)}</div>`
+        : sorted.length ? html`<div class="cards">${sorted.map((model) => html`<${Card} key=${model.id} model=${model} names=${names(model.card)} done=${done} />`)}</div>`
         : html`<${Empty} icon="system" title="No models" />`}
     </main>`;
 }

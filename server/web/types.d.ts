@@ -40,6 +40,15 @@ interface Video {
 }
 
 /** As in GET /v1/models. */
+interface ModelPull {
+  model: string;
+  status: 'in_progress' | 'completed' | 'failed' | 'cancelled';
+  file: string;
+  bytes_done: number;
+  bytes_total: number;
+  error: { code: string; message: string } | null;
+}
+
 interface Model {
   id: string;
   name: string;
@@ -51,8 +60,10 @@ interface Model {
   licence_note: string;
   licence_limit: string;
   licence_attribution: string;
+  licence_excludes: string[];
   gated: boolean;
   installed: boolean;
+  pull: ModelPull | null;
   sizes: string[];
   fps: number;
   max_seconds: number;
@@ -121,6 +132,7 @@ interface Template {
   id: string;
   name: string;
   description: string;
+  shipped: boolean;
   slots: { name: string; label: string; required: boolean; suggestions: string[] }[];
 }
 

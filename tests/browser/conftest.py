@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from scripts.check_page import tools
+from tests.hub_server import Hub, serving
+from tests.server.cli.test_pull import REPO, checkpoint
 
 # Playwright's own builds of Chromium play no H.264; a distribution's does.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -25,13 +28,21 @@ PHONE, DESKTOP = (390, 844), (1440, 900)
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def hub() -> Iterator[Hub]:
+    """A hub on this machine, with one model."""
+    with serving(Hub(REPO, checkpoint())) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[str]:
     """Serve with the model that ships, in a process of its own; return the page's address."""
     data_dir = tmp_path_factory.mktemp("studio")
+    environment = os.environ | hub.environment(data_dir / "hf")
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--devices", "cpu"]
     with (data_dir / "log").open("wb") as log:
         options = ["--data-dir", str(data_dir), "--preload", "homereel-mini"]
-        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     assert process.stdout is not None
     with process.stdout:
         url = process.stdout.readline().split()[-1].removesuffix("/v1")

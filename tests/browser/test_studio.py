@@ -316,3 +316,31 @@ def test_the_gallery_obeys_the_keyboard(open_page: OpenPage, made: list[str], ap
     expect(viewer.locator("output")).not_to_have_text(before)
     page.keyboard.press("Escape")
     expect(viewer).to_have_count(0)
+
+
+def test_a_pattern_of_ones_own_is_kept_used_and_deleted(open_page: OpenPage) -> None:
+    page = open_page("#/library")
+    page.get_by_text("One of your own").click()
+    page.get_by_label("Name", exact=True).fill("Crossing")
+    page.get_by_label("Sentence").fill("A {bold_subject} crosses {place}. [{light}.]")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Crossing", exact=True).click()
+    page.get_by_label("bold subject").fill("red ball")
+    page.get_by_label("place").fill("a green field")
+    expect(page.locator(".composed")).to_have_text("A red ball crosses a green field.")
+    page.get_by_role("button", name="Delete Crossing").click()
+    expect(page.get_by_role("button", name="Crossing")).to_have_count(0)
+
+
+def test_a_model_is_fetched_from_the_page(open_page: OpenPage) -> None:
+    """Last, since the server has another model from then on."""
+    # Asked alone, the server's worker may not be there yet.
+    page = open_page("#/system", refused=("/ready",))
+    limited = page.get_by_role("article").filter(has=page.get_by_role("heading", name="MiniMax-H3", exact=True))
+    expect(limited.get_by_role("button", name="Get it")).to_be_disabled()
+    limited.get_by_role("checkbox").check()
+    expect(limited.get_by_role("button", name="Get it")).to_be_enabled()
+    card = page.get_by_role("article").filter(has=page.get_by_role("heading", name="Wan 2.1 T2V 1.3B", exact=True))
+    card.get_by_role("button", name="Get it").click()
+    expect(card.get_by_text("installed")).to_be_visible()
+    assert serious(page) == []

@@ -85,15 +85,14 @@ def homereel(hub: Hub, tmp_path: Path) -> Command:
     """Run a command as somebody whose cache is empty at first."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = os.environ | {
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": "",
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-            "HOMEREEL_DATA_DIR": str(tmp_path / "data"),
-            "COLUMNS": "200",
-        }
+        variables = (
+            os.environ
+            | hub.environment(tmp_path / "hf")
+            | {
+                "HOMEREEL_DATA_DIR": str(tmp_path / "data"),
+                "COLUMNS": "200",
+            }
+        )
         command = [sys.executable, "-P", "-m", "server.cli", *words]
         return subprocess.run(
             command, env=variables | environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

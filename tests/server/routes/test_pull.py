@@ -32,13 +32,7 @@ def hub() -> Iterator[Hub]:
 def client(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr("pipelines.registry.installed", lambda card: card.weights.repo is None)
     monkeypatch.setattr("server.routes.models.installed", lambda card: card.weights.repo is None)
-    for name, value in {
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-    }.items():
+    for name, value in hub.environment(tmp_path / "hf").items():
         monkeypatch.setenv(name, value)
     settings = Settings(data_dir=tmp_path / "data")
     with TestClient(create_app(settings, supervise=False), base_url="http://127.0.0.1") as client:
