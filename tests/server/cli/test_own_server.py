@@ -14,6 +14,7 @@ from pipelines.media import probe
 from server.cli.client import Client
 from server.cli.local import own_server
 from server.cli.outcome import Failure
+from tests.acceptance.serving import hurry
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def nobody_serves(tmp_path: Path) -> dict[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if name not in {"HOMEREEL_URL", "OPENAI_BASE_URL"}}
-    return {**inherited, "HOMEREEL_PORT": str(port), "HOMEREEL_DATA_DIR": str(tmp_path / "data")}
+    return {**inherited, "HOMEREEL_PORT": str(port), "HOMEREEL_DATA_DIR": str(hurry(tmp_path / "data"))}
 
 
 def test_it_answers_and_is_gone_with_its_block(tmp_path: Path) -> None:
