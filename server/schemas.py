@@ -217,6 +217,7 @@ class Model(BaseModel):
     licence_attribution: str = Field(description="What has to be shown beside what is made; often empty.")
     gated: bool = Field(description="Whether the hub asks for the licence's acceptance before a download.")
     installed: bool = Field(description="Whether its weights are on this machine.")
+    parameters: int = Field(description="Of all its parts; most take two bytes each on the disk, some four.")
     pull: ModelPull | None = Field(default=None, description="The last attempt of this server to fetch it, if any.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
     fps: int
@@ -247,6 +248,7 @@ class Model(BaseModel):
             licence_attribution=card.licence.attribution,
             gated=card.licence.gated,
             installed=installed,
+            parameters=sum(part.params for part in card.weights.components.values()),
             sizes=[str(size) for size in card.shape.sizes],
             fps=card.shape.fps,
             max_seconds=card.shape.max_seconds,

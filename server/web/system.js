@@ -46,7 +46,7 @@ function Pull({ model, done }) {
     ${it?.error && html`<p class="problem">${it.error.message}</p>`}
     ${asks && html`<label class="check"><input type="checkbox" checked=${agreed.value} onChange=${() => { agreed.value = !agreed.value; }} /> I have read and accept its licence</label>`}
     <button type="button" class="button" disabled=${busy.value || (asks && !agreed.value)}
-      onClick=${() => act(() => post(path, asks ? { accept_licence: model.licence } : {}))}><${Icon} name="download" size=${16} /> ${busy.value ? 'Asking the hub …' : it ? 'Go on' : 'Get it'}</button></div>`;
+      onClick=${() => act(() => post(path, asks ? { accept_licence: model.licence } : {}))}><${Icon} name="download" size=${16} /> ${busy.value ? 'Asking the hub …' : `${it ? 'Go on' : 'Get it'} (${memory(model.parameters / 5e5)} or more)`}</button></div>`;
 }
 
 /** @param {{model: Model, names: string[], done: () => void}} props */
@@ -57,12 +57,12 @@ const Card = ({ model, names, done }) => html`
     <dl>
       <div><dt>Sizes</dt><dd>${model.sizes.slice(0, 4).map(times).join(', ')}${model.sizes.length > 4 ? ' …' : ''}</dd></div>
       <div><dt>Length</dt><dd>up to ${model.max_seconds} s at ${model.fps} fps</dd></div>
-      <div><dt>Can</dt><dd>${model.capabilities.map((one) => ABLE[one] ?? one).join(', ')}</dd></div>
+      <div><dt>Can</dt><dd>${Object.keys(ABLE).filter((one) => model.capabilities.includes(one)).map((one) => ABLE[one]).join(', ')}</dd></div>
       ${model.installed && html`<${Fit} model=${model} />`}
       <div><dt>Licence</dt><dd><a href=${model.licence_url} target="_blank" rel="noreferrer">${model.licence}</a>${model.gated ? ' (asks before the download)' : ''}</dd></div>
       ${names.length > 0 && html`<div><dt>Also</dt><dd>${names.join(', ')}</dd></div>`}
     </dl>
-    ${[model.licence_note, model.licence_limit].filter(Boolean).map((note) => html`<p class="note" key=${note}>${note}</p>`)}
+    ${[model.licence_note, model.licence_limit, model.licence_excludes.length && `No rights in ${model.licence_excludes.join(', ')}`].filter(Boolean).map((note) => html`<p class="note" key=${note}>${note}</p>`)}
     ${!model.installed && html`<${Pull} model=${model} done=${done} />`}
   </article>`;
 

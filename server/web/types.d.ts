@@ -59,10 +59,13 @@ interface Model {
   licence_url: string;
   licence_note: string;
   licence_limit: string;
+  licence_excludes: string[];
   licence_attribution: string;
   licence_excludes: string[];
   gated: boolean;
   installed: boolean;
+  pull: { status: string; bytes_done: number; bytes_total: number; error: { message: string } | null } | null;
+  parameters: number;
   pull: ModelPull | null;
   sizes: string[];
   fps: number;
