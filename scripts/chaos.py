@@ -147,12 +147,11 @@ class Customer:
                     self.seen.setdefault((job_id, variant), set()).add(_digest(answer.content))
 
 
-def storm(victims: Victims, dice: random.Random, kills: int, budget_s: float) -> Storm:
-    """Kill until there have been so many, or the time is over."""
+def storm(victims: Victims, dice: random.Random, kills: int, calm: float) -> Storm:
+    """Kill so many times, with pauses that are ``calm`` times as long as usual."""
     done, began = Storm(), time.monotonic()
-    while done.total < kills and time.monotonic() - began < budget_s:
-        wait_s = min(LONGEST_WAIT_S, began + budget_s - time.monotonic())
-        _wait_for(dice.choice(get_args(Moment)), victims, dice, wait_s)
+    while done.total < kills:
+        _wait_for(dice.choice(get_args(Moment)), victims, dice, calm)
         victim: Victim = dice.choices(get_args(Victim), weights=(5, 3, 2))[0]
         job = victims.job_at_work()
         at = "idle" if job is None else "claimed" if job.progress is None else job.progress.stage.value
@@ -163,15 +162,15 @@ def storm(victims: Victims, dice: random.Random, kills: int, budget_s: float) ->
     return done
 
 
-def _wait_for(moment: Moment, victims: Victims, dice: random.Random, wait_s: float) -> None:
+def _wait_for(moment: Moment, victims: Victims, dice: random.Random, calm: float) -> None:
     """Let some time pass; up to a few seconds, and not for ever where the moment does not come."""
     if moment == "at any time":
-        time.sleep(dice.uniform(0, 3))
+        time.sleep(calm * dice.uniform(0, 3))
         return
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + LONGEST_WAIT_S
     while time.monotonic() < deadline and not _has_come(moment, victims.job_at_work()):
         time.sleep(0.005)
-    time.sleep(dice.uniform(0, 1.0))
+    time.sleep(calm * dice.uniform(0, 1.0))
 
 
 def _has_come(moment: Moment, job: Job | None) -> bool:
@@ -247,7 +246,7 @@ def undisturbed(customer: Customer, victims: Victims) -> dict[int, str]:
 
 
 def run(
-    folder: Path, *, kills: int, seed: int, kinds: int = 2 * len(REQUESTS), budget_s: float = float("inf")
+    folder: Path, *, kills: int, seed: int, kinds: int = 2 * len(REQUESTS), calm: float = 1.0
 ) -> tuple[Storm, Customer, Findings]:
     """Let a storm pass over a server in ``folder``, with so many different requests."""
     dice = random.Random(seed)
@@ -255,7 +254,7 @@ def run(
         customer = Customer(victims, random.Random(seed + 1), kinds)
         customer.come()
         try:
-            passed = storm(victims, dice, kills, budget_s)
+            passed = storm(victims, dice, kills, calm)
         finally:
             customer.leave()
         calm_down(victims)
