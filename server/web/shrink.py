@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ _log = logging.getLogger(__name__)
 _MEDIA_TYPES = {".js": "application/javascript", ".css": "text/css"}
 # What others have published stays as it is, so that its hash can be compared.
 _VENDOR = "vendor/"
+# Of scripts, only templates keep their line breaks. Space before a tag or a value is layout there: htm drops it anyway.
+_INDENT = re.compile(r"\n +(?=<|\$\{)")
 
 
 def shrunk(contents: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -48,7 +51,8 @@ def main() -> None:
 
     library: Any = minify
     texts: dict[str, str] = json.load(sys.stdin)
-    json.dump({name: library.string(_kind(name), text) for name, text in texts.items()}, sys.stdout)
+    smaller = {name: library.string(_kind(name), text) for name, text in texts.items()}
+    json.dump({name: _INDENT.sub("\n", text) for name, text in smaller.items()}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def test_every_operation_has_a_short_name_of_its_own() -> None:
 )
 def test_what_is_made_leads_to_what_can_be_done_with_it(maker: str, followers: set[str]) -> None:
     described = document()
-    answers = {operation["operationId"]: operation["responses"]["200"] for _, _, operation in operations(described)}
-    links = answers[maker]["links"]
+    answers = {operation["operationId"]: operation["responses"] for _, _, operation in operations(described)}
+    links = answers[maker]["200"]["links"]
     assert followers <= set(links)
     assert {name: link["$ref"].rpartition("/")[2] for name, link in links.items()} == {name: name for name in links}
     assert all(described["components"]["links"][name]["operationId"] == name for name in links)

@@ -42,6 +42,13 @@ def test_what_only_people_read_is_not_sent_and_libraries_are_sent_as_they_are(si
         assert site.files[f"vendor/{name}"].content == (VENDOR / name).read_bytes()
 
 
+def test_of_templates_their_layout_is_taken_out_and_their_text_stays() -> None:
+    source = b"export const a = (b) => html`<p>\n    <b>two  words</b>\n    ${b}\n  -d </p>`"
+    sent = shrink.shrunk({"a.js": source})["a.js"]
+    assert b"`<p>\n<b>two  words</b>\n${" in sent
+    assert b"\n  -d </p>`" in sent
+
+
 def test_without_the_minifier_the_sources_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink, "find_spec", lambda _name: None)
     shrink._minified.cache_clear()
