@@ -30,6 +30,8 @@ from pipelines.types import Audio, Clip, Frames, GenerationRequest, Progress, Re
 _ffmpeg: Any = imageio_ffmpeg
 # Visually lossless at any size that these models make.
 CRF = 16
+# How long muxing goes on without looking whether it is still wanted.
+_LOOK_S = 0.05
 THUMBNAIL_SIDE = 640
 PREVIEW_SIDE, PREVIEW_FRAMES = 160, 24
 SHEET_COLUMNS, SHEET_ROWS, SHEET_TILE = 4, 4, 320
@@ -160,6 +162,9 @@ def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int,
                 left -= len(kept)
                 stdin.write(np.ascontiguousarray(kept).tobytes())
             report(Progress(Stage.MUX, 0, 1))
+            stdin.close()
+            while _goes_on(process):
+                report(Progress(Stage.MUX, 0, 1))
         except BrokenPipeError:
             pass  # ffmpeg gave up; its exit status and its words are read below
         except BaseException:
@@ -174,6 +179,15 @@ def _pipe(command: list[str], into: Path, chunks: Iterator[Frames], frames: int,
         if process.returncode:
             errors.seek(0)
             raise encoding_failure(errors.read(), process.returncode, into)
+
+
+def _goes_on(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a process for as long as somebody who has it cancelled should wait."""
+    try:
+        process.wait(_LOOK_S)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def encoding_failure(words: bytes, status: int, into: Path) -> Exception:

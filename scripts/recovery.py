@@ -46,6 +46,8 @@ from server.worker import Place, Worker
 
 PROMPT = "a red ball moving right over a green field"
 WARM = 2
+# What a cancelled job may take to end, besides one step.
+BAR_S = 0.2
 
 
 def card() -> ModelCard:
@@ -169,7 +171,7 @@ def cancel(rounds: int) -> str:
             lines.append(f"| {stage} | 0 | it was over before anybody could cancel it | | |")
             continue
         worst = percentile(each, 0.99)
-        verdict = "kept" if worst <= step + BEAT_S else "missed"
+        verdict = "kept" if worst <= step + BAR_S else "missed"
         lines.append(f"| {stage} | {len(each)} | {spread(each, 1e-3)} | {1000 * worst:.0f} | {verdict} |")
     ratio = statistics.median(a / b for a, b in zip(after, fresh, strict=True))
     lines += [

@@ -19,7 +19,7 @@ from server.store import JobStore
 _log = logging.getLogger(__name__)
 
 # How soon a cancellation is seen, at the price of one short read.
-BEAT_S = 0.2
+BEAT_S = 0.1
 # How often progress within a stage is written.
 NOTE_S = 1.0
 

@@ -276,7 +276,7 @@ class Worker:
             embedded = joining.provenance(job.request, job.card) if self._settings.embed_metadata else None
             video = folder / Variant.VIDEO.filename
             joining.join(job.request, video, metadata=embedded, report=report)
-            sizes = self._publish(job, folder, lease)
+            sizes = self._publish(job, folder, lease, report)
         return JobResult(_rounded(meter.finish(time.monotonic())), _own_peak(), sizes=sizes)
 
     def _generate(self, job: Job, lease: Lease, reached: list[Stage]) -> JobResult:
@@ -311,7 +311,7 @@ class Worker:
             clip = engine.generate(pipeline, job.request, report, previews.show, checkpoints)
             clip = replace(clip, facts={**clip.facts, **facts_of(model.plan)})
             self._save(job, clip, folder, card, report)
-            sizes = self._publish(job, folder, lease)
+            sizes = self._publish(job, folder, lease, report)
         stage_s = meter.finish(time.monotonic())
         peak = _peak(pipeline)
         if not checkpoints.resumed:
@@ -345,10 +345,11 @@ class Worker:
         video = folder / Variant.VIDEO.filename
         media.write_clip(clip, job.request, video, metadata=embedded, report=report)
 
-    def _publish(self, job: Job, folder: Path, lease: Lease) -> Mapping[str, int]:
+    def _publish(self, job: Job, folder: Path, lease: Lease, report: Report) -> Mapping[str, int]:
         """Make every variant of the clip in ``folder``, store them, and return how many bytes each has."""
         video = folder / Variant.VIDEO.filename
         media.thumbnail(video, folder / Variant.THUMBNAIL.filename)
+        report(Progress(Stage.MUX, 1, 1))
         media.spritesheet(video, folder / Variant.SPRITESHEET.filename)
         # A worker that has lost the job must not write over the files of the one that has it now.
         lease.confirm()
