@@ -111,6 +111,10 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
             page = open_page(browser, url, size, theme)
             page.get_by_label("Prompt", exact=True).fill(PROMPTS[3])
             page.locator(".forming img.preview").wait_for(timeout=180_000)
+            # Before, the preview shows little but noise.
+            page.wait_for_function(
+                "document.querySelector('.forming [role=progressbar]').ariaValueNow >= 55", timeout=180_000
+            )
             page.wait_for_timeout(1500)
             if size == "phone":
                 page.locator("#stage").scroll_into_view_if_needed()

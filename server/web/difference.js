@@ -39,10 +39,10 @@ export const TextDiff = ({ before, after }) => html`
 export const SETTINGS = [
   ['Model', (video) => modelName(video.model)],
   ['Prompt', (video) => video.prompt ?? ''],
-  ['Left out', (video) => video.negative_prompt],
+  ['Negative prompt', (video) => video.negative_prompt],
   ['Seed', (video) => String(video.seed)],
   ['Size', (video) => times(video.size)],
-  ['Made at', (video) => times(video.native_size)],
+  ['Made at', (video) => (video.native_size === video.size ? '' : times(video.native_size))],
   ['Length', (video) => `${video.seconds} s, ${video.num_frames} frames at ${video.fps} fps`],
   ['Steps', (video) => String(video.num_inference_steps)],
   ['Guidance', (video) => String(video.guidance_scale)],
@@ -58,7 +58,7 @@ export function Changed() {
     ['Size', times(from.size), times(size.value)],
     ['Length', `${from.seconds} s`, `${seconds.value} s`],
     ['Seed', String(from.seed), seed || 'new'],
-    ['Left out', from.negative_prompt || 'nothing', negative || 'nothing'],
+    ['Negative prompt', from.negative_prompt || 'nothing', negative || 'nothing'],
     ['Steps', String(from.num_inference_steps), steps || String(model.value?.num_inference_steps ?? '')],
   ];
   const changed = rows.filter(([, before, after]) => before !== after);

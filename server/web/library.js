@@ -4,14 +4,24 @@ import { TextDiff } from './difference.js';
 import { edit } from './draft.js';
 import { ago, counted } from './format.js';
 import { Icon } from './icons.js';
-import { html, recall, keep, signal, typed, useEffect, useSignal } from './lib.js';
+import { html, recall, keep, signal, typed, useEffect, useRef, useSignal } from './lib.js';
 import { address, attempt, go, learn, say } from './state.js';
-import { Empty, IconButton, Segments } from './ui.js';
+import { Empty, Field, IconButton, Segments } from './ui.js';
 
 const part = signal(/** @type {'templates' | 'starred' | 'log'} */ (recall('library', 'templates')));
 const templates = signal(/** @type {Template[] | null} */ (null));
 /** One template or two that follow each other, and what has been written into their slots. */
 const beats = signal(/** @type {{template: string, slots: Record<string, string>}[]} */ ([]));
+/** The template that is being changed, or the one that a new one begins as. */
+const written = signal(/** @type {Template | null} */ (null));
+/** Nothing is lost when a change of it is saved. @type {Template} */
+const BLANK = { id: '', name: '', description: '', text: '', slots: [], shipped: true };
+
+/** @param {string} template */
+function choose(template) {
+  written.value = null;
+  beats.value = [{ template, slots: {} }];
+}
 
 /** @param {string} prompt @param {string} [negative] */
 function use(prompt, negative = '') {
@@ -42,9 +52,18 @@ function Beat({ beat, index }) {
     </fieldset>`;
 }
 
+/** @param {unknown} work On a phone, what is worked on stands below all templates: go there when it is another. */
+function useReached(work) {
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => place.current?.scrollIntoView({ block: 'nearest' }), [work]);
+  return place;
+}
+
 function Composer() {
   const prompt = useSignal(''), missing = useSignal('');
   const now = beats.value;
+  const first = templates.value?.find(({ id }) => id === now[0]?.template);
+  const place = useReached(first);
   useEffect(() => {
     if (!now.length) return undefined;
     const asking = new AbortController();
@@ -60,34 +79,50 @@ function Composer() {
   }, [now]);
   if (!now.length) return html`<div class="composer"><${Empty} icon="library" title="Choose a pattern"><p>Each is a shot that works. Fill in what yours is about, and take the sentence along.</p></${Empty}></div>`;
   return html`
-    <section class="composer" aria-label="Fill in">
+    <section class="composer" aria-label="Fill in" ref=${place}>
       ${now.map((beat, index) => html`<${Beat} key=${`${index}${beat.template}`} beat=${beat} index=${index} />`)}
       ${now.length < 2 && html`<label class="slot"><span>And then</span><select value="" onChange=${typed((it) => { beats.value = [...beats.value, { template: it, slots: {} }]; })}>
         <option value="">nothing more</option>${templates.value?.map(({ id, name }) => html`<option key=${id} value=${id}>${name}</option>`)}</select></label>`}
       <p class="composed" aria-live="polite">${prompt.value || html`<span class="note">${missing.value}</span>`}</p>
       <div class="row"><button type="button" class="button primary" disabled=${!prompt.value} onClick=${() => use(prompt.value)}>Use this prompt</button>
         <button type="button" class="button" disabled=${!prompt.value} onClick=${() => keepPrompt(prompt.value)}><${Icon} name="star" />Keep</button>
-        <button type="button" class="button quiet" onClick=${() => { beats.value = []; }}>Clear</button></div>
+        <button type="button" class="button quiet" onClick=${() => { beats.value = []; }}>Clear</button>
+        ${first && html`<button type="button" class="button quiet" onClick=${() => { written.value = first; }}>${first.shipped ? 'Change a copy' : 'Edit'}</button>`}</div>
     </section>`;
 }
 
 const loadTemplates = () => attempt(async () => { templates.value = (await get('/v1/prompts/templates')).data; });
 
-/** A template of one's own: a sentence in which {words_like_this} are filled in, and what is in [brackets] can stay out. */
-function Own() {
-  const name = useSignal(''), text = useSignal('');
+/** @param {string} text @param {Template['slots']} known Those that keep their labels and suggestions. */
+function slotsOf(text, known) {
+  const outside = text.replace(/\[[^\]]*\]/g, '');
+  return [...new Set(text.match(/(?<=\{)\w+(?=\})/g))].map((name) => ({
+    label: name.replaceAll('_', ' '), ...known.find((it) => it.name === name), name, required: outside.includes(`{${name}}`),
+  }));
+}
+
+/**
+ * Writes a template of one's own: a sentence in which {words_like_this} are filled in, and what is in [brackets] can
+ * stay out. What ships stays as it is: a change of it is a copy.
+ * @param {{template: Template}} props
+ */
+function Editor({ template }) {
+  const name = useSignal(template.name), text = useSignal(template.text), place = useReached(template);
   const save = () => attempt(async () => {
-    const names = new Set([...text.value.matchAll(/\{(\w+)\}/g)].map(([, slot]) => slot));
-    const slots = [...names].map((slot) => ({ name: slot, label: slot?.replaceAll('_', ' '), required: !new RegExp(`\\[[^\\]]*\\{${slot}\\}`).test(text.value) }));
-    await post('/v1/prompts/templates', { name: name.value, text: text.value, slots });
-    name.value = text.value = '';
+    const { id } = await post('/v1/prompts/templates', { name: name.value, text: text.value, slots: slotsOf(text.value, template.slots) });
+    if (!template.shipped) await remove(`/v1/prompts/templates/${template.id}`);
     await loadTemplates();
+    choose(id);
   });
   return html`
-    <details><summary>One of your own</summary><div class="pull">
-      <input aria-label="Name" placeholder="Name" value=${name.value} onInput=${typed((it) => { name.value = it; })} />
-      <textarea aria-label="Sentence" placeholder="A {subject} crosses {place}. [{light}.]" value=${text.value} onInput=${typed((it) => { text.value = it; })}></textarea>
-      <button type="button" class="button" disabled=${!name.value || !text.value} onClick=${save}>Save</button></div></details>`;
+    <section class="composer" aria-label="Template" ref=${place}>
+      <${Field} label="Name" for="template-name"><input id="template-name" value=${name.value} onInput=${typed((it) => { name.value = it; })} /></${Field}>
+      <${Field} label="Sentence" for="template-text">
+        <textarea id="template-text" rows="4" placeholder="A {subject} crosses {place}. [{light}.]" value=${text.value} onInput=${typed((it) => { text.value = it; })}></textarea>
+        <p class="note">What is in {braces} is filled in later; what is in [brackets] goes if it stays empty.</p></${Field}>
+      <div class="row"><button type="button" class="button primary" disabled=${!name.value.trim() || !text.value.trim()} onClick=${save}>Save</button>
+        <button type="button" class="button quiet" onClick=${() => { written.value = null; }}>Cancel</button></div>
+    </section>`;
 }
 
 function Templates() {
@@ -95,12 +130,13 @@ function Templates() {
   const chosen = beats.value[0]?.template;
   return html`
     <div class="templates">
-      <ul>${(templates.value ?? []).map(({ id, name, description, shipped }) => html`
-        <li key=${id}><button type="button" class="template" aria-pressed=${id === chosen} onClick=${() => { beats.value = [{ template: id, slots: {} }]; }}>
-          <strong>${name}</strong><span>${description}</span></button>
+      <ul>${(templates.value ?? []).map(({ id, name, description, text, shipped }) => html`
+        <li key=${id}><button type="button" class="template" aria-pressed=${id === chosen} onClick=${() => choose(id)}>
+          <strong>${name}</strong><span>${description || text}</span></button>
           ${!shipped && html`<${IconButton} icon="trash" label=${`Delete ${name}`} onClick=${() => attempt(async () => { await remove(`/v1/prompts/templates/${id}`); beats.value = []; await loadTemplates(); })} />`}</li>`)}
-        ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}<li><${Own} /></li></ul>
-      <${Composer} />
+        ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}
+        <li><button type="button" class="button" onClick=${() => { written.value = BLANK; }}><${Icon} name="create" />Your own</button></li></ul>
+      ${written.value ? html`<${Editor} key=${written.value.id} template=${written.value} />` : html`<${Composer} />`}
     </div>`;
 }
 
@@ -110,7 +146,7 @@ function Starred() {
   useEffect(() => { void load(); }, []);
   if (all.value && !all.value.length) return html`<${Empty} icon="star" title="Nothing kept yet"><p>“Keep” puts a prompt here, from the studio or beside a video.</p></${Empty}>`;
   return html`<ul class="prompts">${(all.value ?? []).map((one) => html`
-    <li key=${one.id}><p>${one.prompt}</p>${one.negative_prompt && html`<p class="note">without ${one.negative_prompt}</p>`}
+    <li key=${one.id}><p>${one.prompt}</p>${one.negative_prompt && html`<p class="note">Negative prompt: ${one.negative_prompt}</p>`}
       <div class="row"><span class="note">${ago(one.created_at)}</span><button type="button" class="button" onClick=${() => use(one.prompt, one.negative_prompt)}>Use</button>
         <${IconButton} icon="trash" label="Forget" onClick=${() => attempt(async () => { await remove(`/v1/prompts/starred/${one.id}`); await load(); })} /></div></li>`)}</ul>`;
 }

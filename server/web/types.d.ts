@@ -135,6 +135,7 @@ interface Template {
   id: string;
   name: string;
   description: string;
+  text: string;
   shipped: boolean;
   slots: { name: string; label: string; required: boolean; suggestions: string[] }[];
 }

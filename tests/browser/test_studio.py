@@ -318,18 +318,33 @@ def test_the_gallery_obeys_the_keyboard(open_page: OpenPage, made: list[str], ap
     expect(viewer).to_have_count(0)
 
 
-def test_a_pattern_of_ones_own_is_kept_used_and_deleted(open_page: OpenPage) -> None:
-    page = open_page("#/library")
-    page.get_by_text("One of your own").click()
+def test_a_template_of_ones_own_is_written_used_changed_and_deleted(open_page: OpenPage) -> None:
+    page = open_page("#/library", size=PHONE)
+    page.get_by_role("button", name="Your own").click()
     page.get_by_label("Name", exact=True).fill("Crossing")
     page.get_by_label("Sentence").fill("A {bold_subject} crosses {place}. [{light}.]")
     page.get_by_role("button", name="Save").click()
-    page.get_by_role("button", name="Crossing", exact=True).click()
     page.get_by_label("bold subject").fill("red ball")
     page.get_by_label("place").fill("a green field")
     expect(page.locator(".composed")).to_have_text("A red ball crosses a green field.")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Sentence").fill("A {bold_subject} rolls.")
+    assert serious(page) == []
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("bold subject").fill("blue ball")
+    expect(page.locator(".composed")).to_have_text("A blue ball rolls.")
     page.get_by_role("button", name="Delete Crossing").click()
     expect(page.get_by_role("button", name="Crossing")).to_have_count(0)
+
+    page.get_by_role("button", name="Tracking shot").click()
+    # What is filled in stands below all templates here.
+    expect(page.get_by_label("Who or what")).to_be_in_viewport()
+    page.get_by_role("button", name="Change a copy").click()
+    page.get_by_label("Name", exact=True).fill("Chase")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Tracking shot")).to_have_count(1)
+    page.get_by_role("button", name="Delete Chase").click()
+    expect(page.get_by_role("button", name="Chase")).to_have_count(0)
 
 
 def test_a_model_is_fetched_from_the_page(open_page: OpenPage) -> None:
