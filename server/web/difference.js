@@ -42,7 +42,7 @@ export const SETTINGS = [
   ['Negative prompt', (video) => video.negative_prompt],
   ['Seed', (video) => String(video.seed)],
   ['Size', (video) => times(video.size)],
-  ['Made at', (video) => (video.native_size === video.size ? '' : times(video.native_size))],
+  ['Native size', (video) => (video.native_size === video.size ? '' : times(video.native_size))],
   ['Length', (video) => `${video.seconds} s, ${video.num_frames} frames at ${video.fps} fps`],
   ['Steps', (video) => String(video.num_inference_steps)],
   ['Guidance', (video) => String(video.guidance_scale)],

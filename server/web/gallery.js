@@ -149,7 +149,7 @@ function Filters() {
         <input type="search" id="search" placeholder="Search prompts" value=${written.value}
           onInput=${typed((it) => { written.value = it; })} /></label>
       <select aria-label="Model" value=${model} onChange=${typed((it) => filter({ model: it }))}>
-        <option value="">Every model</option>
+        <option value="">All models</option>
         ${models.value.map((one) => html`<option key=${one.id} value=${one.id}>${one.id === one.card ? one.name : one.id}</option>`)}
       </select>
       <${Segments} label="State" value=${status} onChange=${(/** @type {Filters['status']} */ it) => filter({ status: it })}

@@ -70,11 +70,11 @@ const Made = ({ video }) => html`
   <${Player} video=${video} />
   <div class="made-foot">
     <p class="clamp" title=${video.prompt}>${video.prompt}</p>
-    <span class="note">${modelName(video.model)} · ${times(video.size)} · seed ${video.seed} · made in ${duration(video.inference_time_s)}</span>
+    <span class="note">${modelName(video.model)} · ${times(video.size)} · seed ${video.seed}${video.inference_time_s === null ? '' : ` · made in ${duration(video.inference_time_s)}`}</span>
     <div class="row">
       <${IconButton} icon="star" label="Star" pressed=${video.starred} onClick=${() => star(video)} />
       <button type="button" class="button quiet" onClick=${() => reuse(video, { seed: 'keep' })}><${Icon} name="reuse" />Reuse</button>
-      <a class="button" href=${address('create', video.id)}><${Icon} name="remix" />Open</a>
+      <a class="button" href=${address('create', video.id)}><${Icon} name="full" />Open</a>
     </div>
   </div>`;
 

@@ -60,7 +60,7 @@ function About({ video }) {
   /** @type {[string, unknown][]} */
   const facts = [
     ...SETTINGS.filter(([name]) => name !== 'Prompt').map(([name, of]) => /** @type {[string, unknown]} */ ([name, of(video)])),
-    ['Took', duration(video.inference_time_s)], ['Memory', memory(video.peak_memory_mb)], ['Made', ago(video.created_at)]];
+    ['Time taken', duration(video.inference_time_s)], ['Peak memory', memory(video.peak_memory_mb)], ['Created', ago(video.created_at)]];
   const from = video.remixed_from_video_id;
   return html`
     <section class="about" aria-label="About this video">

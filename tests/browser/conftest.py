@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,15 +39,23 @@ def hub() -> Iterator[Hub]:
 def studio(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[str]:
     """Serve with the model that ships, in a process of its own; return the page's address."""
     data_dir = tmp_path_factory.mktemp("studio")
-    environment = os.environ | hub.environment(data_dir / "hf")
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--devices", "cpu"]
-    with (data_dir / "log").open("wb") as log:
-        options = ["--data-dir", str(data_dir), "--preload", "homereel-mini"]
-        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    with serving_studio(data_dir, "--preload", "homereel-mini", environment=hub.environment(data_dir / "hf")) as url:
+        yield url
+
+
+@contextmanager
+def serving_studio(
+    data_dir: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None
+) -> Generator[str]:
+    """Serve from a process of its own, on any port that is free unless one is named; yield the page's address."""
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port), "--devices", "cpu"]
+    whole = os.environ | (environment or {})
+    with (data_dir / "log").open("ab") as log:
+        arguments = [*command, "--data-dir", str(data_dir), *options]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=log, text=True, env=whole)
     assert process.stdout is not None
     with process.stdout:
-        url = process.stdout.readline().split()[-1].removesuffix("/v1")
-        yield url
+        yield process.stdout.readline().split()[-1].removesuffix("/v1")
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_MS / 1000)
 
