@@ -98,6 +98,9 @@ def views(page: Page, url: str, ids: list[str], shoot: Any) -> None:
     for view in ("library", "system"):
         page.goto(f"{url}/#/{view}")
         settle(page, "main h1")
+        if view == "library":
+            page.get_by_role("button", name="Tracking shot").click()
+            page.wait_for_timeout(500)
         shoot(view)
 
 
@@ -113,7 +116,7 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
             page.locator(".forming img.preview").wait_for(timeout=180_000)
             # Before, the preview shows little but noise.
             page.wait_for_function(
-                "document.querySelector('.forming [role=progressbar]').ariaValueNow >= 55", timeout=180_000
+                "() => document.querySelector('.forming [role=progressbar]').ariaValueNow >= 55", timeout=180_000
             )
             page.wait_for_timeout(1500)
             if size == "phone":

@@ -55,7 +55,7 @@ function Beat({ beat, index }) {
 /** @param {unknown} work On a phone, what is worked on stands below all templates: go there when it is another. */
 function useReached(work) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
-  useEffect(() => place.current?.scrollIntoView({ block: 'nearest' }), [work]);
+  useEffect(() => { if (matchMedia('(max-width: 900px)').matches) place.current?.scrollIntoView({ block: 'nearest' }); }, [work]);
   return place;
 }
 

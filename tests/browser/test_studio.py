@@ -339,6 +339,7 @@ def test_a_template_of_ones_own_is_written_used_changed_and_deleted(open_page: O
     page.get_by_role("button", name="Tracking shot").click()
     # What is filled in stands below all templates here.
     expect(page.get_by_label("Who or what")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_role("button", name="Change a copy").click()
     page.get_by_label("Name", exact=True).fill("Chase")
     page.get_by_role("button", name="Save").click()
