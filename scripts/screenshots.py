@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 THEMES = ("dark", "light")
 MODEL = "homereel-mini"
-README = {"studio": "queue-desktop-dark", "gallery": "gallery-desktop-light"}
+README = {"studio": "compose-desktop-dark", "gallery": "gallery-desktop-light"}
 
 
 @contextmanager
@@ -114,10 +114,6 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
             page = open_page(browser, url, size, theme)
             page.get_by_label("Prompt", exact=True).fill(PROMPTS[3])
             page.locator(".forming img.preview").wait_for(timeout=180_000)
-            # Before, the preview shows little but noise.
-            page.wait_for_function(
-                "() => document.querySelector('.forming [role=progressbar]').ariaValueNow >= 55", timeout=180_000
-            )
             page.wait_for_timeout(1500)
             if size == "phone":
                 page.locator("#stage").scroll_into_view_if_needed()
