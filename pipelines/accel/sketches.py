@@ -8,16 +8,34 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from pipelines.accel import projection
 from pipelines.accel.projection import Projection
 from pipelines.types import Frames
+
+# Of pictures that move: with 128 channels, one clip leaves too much unseen.
+_CLIPS = 3
 
 
 class Sketcher:
     """Paints noisy latents. The map from latents to pixels is fitted to the decoder when it is first needed."""
 
-    def __init__(self, decode: Callable[[Tensor], Tensor], channels: int, stride: int) -> None:
-        """Take what ``Projection.fitted`` takes."""
-        self._decode, self._channels, self._stride = decode, channels, stride
+    def __init__(
+        self,
+        decode: Callable[[Tensor], Tensor],
+        channels: int,
+        stride: int,
+        encode: tuple[Callable[[Frames], Tensor], int] | None = None,
+    ) -> None:
+        """Take what is needed to fit the map.
+
+        Args:
+            decode: See ``Projection.fitted``.
+            channels: Of the latents.
+            stride: Frames per latent.
+            encode: From frames ``(f, h, w, 3)`` to normalised latents ``(1, channels, f, h, w)``, and pixels per
+                latent and side. With it the map is fitted to pictures: a decoder may make grey of chance.
+        """
+        self._decode, self._channels, self._stride, self._encode = decode, channels, stride, encode
         self._projection: Projection | None = None
         self._fitting = Lock()
 
@@ -26,7 +44,14 @@ class Sketcher:
         """Fit the map, unless it is; call it while the decoder is at hand."""
         with self._fitting:
             if self._projection is None:
-                self._projection = Projection.fitted(self._decode, self._channels, self._stride)
+                self._projection = Projection.fitted(self._decode, self._examples(), self._stride)
+
+    def _examples(self) -> list[Tensor]:
+        if self._encode is None:
+            return projection.by_chance(self._channels)
+        encode, pixels = self._encode
+        frames, side = (projection.FRAMES - 1) * self._stride + 1, projection.LATENT_SIDE * pixels
+        return [encode(projection.footage(frames, side, seed)) for seed in range(_CLIPS)]
 
     @torch.no_grad()
     def paint(

@@ -106,7 +106,12 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         self._host = host
         self._options = Options.model_validate(card.options)
         vae = host.pipe.vae
-        self._sketcher = Sketcher(self._painted, vae.config.latent_channels, host.pipe.vae_temporal_compression_ratio)
+        self._sketcher = Sketcher(
+            self._painted,
+            vae.config.latent_channels,
+            host.pipe.vae_temporal_compression_ratio,
+            (self._encoded, host.pipe.vae_spatial_compression_ratio),
+        )
 
     @classmethod
     @override

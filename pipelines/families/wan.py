@@ -101,7 +101,12 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
         self._host = host
         self._options = Options.model_validate(card.options)
         config = host.pipe.vae.config
-        self._sketcher = Sketcher(self._painted, config.z_dim, host.pipe.vae_scale_factor_temporal)
+        self._sketcher = Sketcher(
+            self._painted,
+            config.z_dim,
+            host.pipe.vae_scale_factor_temporal,
+            (self._encoded, host.pipe.vae_scale_factor_spatial),
+        )
         self._from_picture = self._image_pipeline() if self._options.task == "either" else host.pipe
 
     @classmethod

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.accel.projection import SIDE, Projection
+from pipelines.accel.projection import SIDE, Projection, by_chance, footage
 
 CHANNELS = 12
 
@@ -29,7 +29,7 @@ class Decoder:
 @pytest.mark.parametrize("shape", [(9, 3, 5), (5, 5, 3), (1, 2, 2)])
 def test_a_linear_decoder_is_painted_as_it_is(stride: int, pixels: int, shape: tuple[int, int, int]) -> None:
     decode = Decoder(stride, pixels)
-    projection = Projection.fitted(decode, CHANNELS, stride)
+    projection = Projection.fitted(decode, by_chance(CHANNELS), stride)
     latents = torch.randn(CHANNELS, *shape, generator=torch.Generator().manual_seed(7))
     painted = projection.paint(latents)
     count, height, width = shape
@@ -37,3 +37,12 @@ def test_a_linear_decoder_is_painted_as_it_is(stride: int, pixels: int, shape: t
     exact = decode(latents[None])[0, :, :, :: pixels // SIDE, :: pixels // SIDE].permute(1, 2, 3, 0)
     wanted = exact.add(1).mul(127.5).clamp(0, 255).numpy()
     assert np.abs(painted - wanted).mean() < 2.5
+
+
+def test_what_a_decoder_is_fitted_to_moves_and_has_all_colours() -> None:
+    clip, other = footage(9, 64, 0), footage(9, 64, 1)
+    assert clip.shape == (9, 64, 64, 3)
+    assert (clip == footage(9, 64, 0)).all()
+    assert (clip != other).any()
+    assert np.abs(clip[0].astype(int) - clip[-1]).mean() > 10
+    assert clip.reshape(-1, 3).std(0).min() > 40
