@@ -35,6 +35,14 @@ class Common:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Is the operator's: every key is answered 403, for this reason."""
+
+    reason: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """Shows the caller's own things only: these kinds of them, under these queries."""
 
@@ -96,6 +104,9 @@ TABLE: dict[str, Row] = {
     "GET /metrics": Common("counts everybody's videos and shows none"),
     "GET /v1/models": Common("lists what is installed"),
     "GET /v1/models/{model}": Common("describes what is installed", "/v1/models/sora-2"),
+    "POST /v1/models/{model}/pull": Refused("fills the disk", "/v1/models/wan2.1-t2v-1.3b/pull"),
+    "GET /v1/models/{model}/pull": Refused("goes with fetching", "/v1/models/wan2.1-t2v-1.3b/pull"),
+    "DELETE /v1/models/{model}/pull": Refused("goes with fetching", "/v1/models/wan2.1-t2v-1.3b/pull"),
     "GET /v1/webhook_event_types": Common("lists words"),
     "POST /v1/videos": Making(({"prompt": "a red ball"}, PICTURED, STARRING)),
     "GET /v1/videos": Listing(VIDEOS, ("", "?after={done}&order=asc", "?group={group}", "?limit=100")),

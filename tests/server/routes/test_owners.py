@@ -19,7 +19,18 @@ from server.jobs import Owner
 from server.keys import KeyStore
 from server.web import is_page
 from tests.server.routes.conftest import Hand
-from tests.server.routes.route_table import PARAMETERS, TABLE, Common, Listing, Making, Named, Open, Owned, Streaming
+from tests.server.routes.route_table import (
+    PARAMETERS,
+    TABLE,
+    Common,
+    Listing,
+    Making,
+    Named,
+    Open,
+    Owned,
+    Refused,
+    Streaming,
+)
 from tests.server.routes.two_keys import BATCH, LINE, World, bearer, world_in
 
 # Whatever differs between two answers to the same request.
@@ -94,6 +105,13 @@ def test_what_is_common_is_the_same_for_everybody(shared: World, route: str, row
     if route != "GET /metrics":
         assert answers[0].json() == answers[1].json()
     assert not any(thing in answer.text for thing in shared.things.values() for answer in answers)
+
+
+@pytest.mark.parametrize(("route", "row"), rows(Refused))
+def test_what_is_the_operators_no_key_gets(shared: World, route: str, row: Refused) -> None:
+    for who in (shared.ann, shared.bob):
+        answer = shared.ask(route, who, path=row.path)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "invalid_request_error")
 
 
 @pytest.mark.parametrize(("route", "row"), rows(Listing))
