@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from server.files import FileId, FileStore, new_file
 from server.jobs import Job, JobError, JobResult, JobStatus, Owner, WorkerId
 from server.library import Library
 from server.outbox import Outbox
+from server.pulls import Pulls, spawn_pull
 from server.settings import Settings
 from server.store import JobStore
 from server.timings import TimingStore
@@ -58,6 +60,7 @@ def services_with(settings: Settings, store: JobStore, clock: Clock) -> Services
         endpoints=EndpointStore(store.engine, clock),
         post=Poster(settings),
         library=Library(store.engine, clock),
+        pulls=Pulls(partial(spawn_pull, settings.models_dir)),
         now=passing,
     )
 

@@ -86,7 +86,7 @@ class Streaming:
     """Tells of the caller's own videos and never ends."""
 
 
-Row = Open | Common | Listing | Owned | Named | Making | Streaming
+Row = Open | Common | Refused | Listing | Owned | Named | Making | Streaming
 VIDEOS = ("done", "waiting")
 PICTURED = {"prompt": "a red ball", "input_reference": {"file_id": "{picture}"}}
 STARRING = {"prompt": "Mossy is a red ball", "characters": [{"id": "{character}"}]}
