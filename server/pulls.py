@@ -55,7 +55,6 @@ class Process(Protocol):
 
     stdout: IO[str] | None
 
-    def poll(self) -> int | None: ...  # noqa: D102
     def terminate(self) -> None: ...  # noqa: D102
     def kill(self) -> None: ...  # noqa: D102
     def wait(self, timeout: float | None = None) -> int: ...  # noqa: D102

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
+from pipelines.accel.pixels import frames_of
 from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.base import VideoPipeline
 from pipelines.plan import MemoryPlan
+from pipelines.types import Frames, GenerationRequest
 
 Conditioning = TypeVar("Conditioning")
 Latents = TypeVar("Latents")
@@ -50,3 +54,25 @@ class HostedPipeline(VideoPipeline[Conditioning, Latents]):
     @override
     def close(self) -> None:
         self._host.close()
+
+
+class DecodedAtOnce(HostedPipeline[Conditioning, Tensor]):
+    """Has its VAE decode a window in one call."""
+
+    @override
+    @torch.no_grad()
+    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
+        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
+            video = self._painted(self._clip(request, latents))
+        yield from frames_of(video)
+
+    def _clip(self, request: GenerationRequest, latents: Tensor) -> Tensor:
+        """Return what ``denoise`` returned as ``(1, channels, f, h, w)``."""
+        del request
+        return latents
+
+    def _painted(self, latents: Tensor) -> Tensor:
+        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
+        vae = self._host.pipe.vae
+        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
+        return vae.decode(raw, return_dict=False)[0]

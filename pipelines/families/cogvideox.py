@@ -5,7 +5,7 @@ Source: "CogVideoX: Text-to-Video Diffusion Models with An Expert Transformer", 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -19,15 +19,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.hosted import HostedPipeline
+from pipelines.accel.hosted import DecodedAtOnce
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.pixels import finite
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
 from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
-from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import GenerationRequest, Given, OnStep, Step
 
 _KINDS: Mapping[str, Any] = {"text": CogVideoXPipeline, "image": CogVideoXImageToVideoPipeline}
 
@@ -54,7 +54,7 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Pipeline(HostedPipeline[Conditioning, Tensor]):
+class Pipeline(DecodedAtOnce[Conditioning]):
     """Latents are normalised, ``(1, latent frames, channels, latent height, latent width)``, padding first."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -122,22 +122,17 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
                 callback_on_step_end=step_end,
             ).frames
 
+    @override
     def _clip(self, request: GenerationRequest, latents: Tensor) -> Tensor:
         """Return ``(1, channels, f, h, w)`` without the latents that fill the patches up, which come first."""
         wanted = (request.shape.frames - 1) // self._host.pipe.vae_scale_factor_temporal + 1
         return latents[:, latents.shape[1] - wanted :].transpose(1, 2)
 
+    @override
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
         pipe = self._host.pipe
         return pipe.decode_latents(latents.transpose(1, 2).to(self._host.plan.device, pipe.vae.dtype))
-
-    @override
-    @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
-        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
-            video = self._painted(self._clip(request, latents))
-        yield from frames_of(video)
 
 
 def _remembering(scheduler: Any) -> Any:

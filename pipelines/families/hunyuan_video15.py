@@ -6,7 +6,7 @@ Source: "HunyuanVideo 1.5 Technical Report", https://arxiv.org/abs/2511.18870.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing_extensions import override
 
 from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
-from pipelines.accel.hosted import HostedPipeline
-from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.hosted import DecodedAtOnce
+from pipelines.accel.pixels import finite, video_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen
@@ -32,7 +32,7 @@ from pipelines.accel.telling import told
 from pipelines.card import ModelCard
 from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
-from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import GenerationRequest, Given, OnStep, Step
 
 _KINDS: Mapping[str, Any] = {"text": HunyuanVideo15Pipeline, "image": HunyuanVideo15ImageToVideoPipeline}
 # What encode_prompt returns, by the names under which the loop and the transformer take it.
@@ -87,7 +87,7 @@ class _AsGiven(HunyuanVideo15ImageProcessor):
         return height, width
 
 
-class Pipeline(HostedPipeline[Conditioning, Tensor]):
+class Pipeline(DecodedAtOnce[Conditioning]):
     """Latents are normalised, ``(1, channels, latent frames, latent height, latent width)``."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -213,19 +213,6 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
             return_dict=False,
         )[0]
         return made.float()
-
-    def _painted(self, latents: Tensor) -> Tensor:
-        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
-        vae = self._host.pipe.vae
-        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
-        return vae.decode(raw, return_dict=False)[0]
-
-    @override
-    @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
-        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
-            video = self._painted(latents)
-        yield from frames_of(video)
 
 
 def _is_guided(request: GenerationRequest) -> bool:

@@ -5,7 +5,7 @@ Source: "Kandinsky 5.0: A Family of Foundation Models for Image and Video Genera
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,15 @@ from transformers import Qwen2Tokenizer
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.hosted import HostedPipeline
+from pipelines.accel.hosted import DecodedAtOnce
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.pixels import finite
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
 from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
-from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import GenerationRequest, Given, OnStep, Step
 
 _KINDS: Mapping[str, Any] = {"text": Kandinsky5T2VPipeline, "image": Kandinsky5I2VPipeline}
 
@@ -54,7 +54,7 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Pipeline(HostedPipeline[Conditioning, Tensor]):
+class Pipeline(DecodedAtOnce[Conditioning]):
     """Latents are normalised, channels last: ``(1, latent frames, latent height, latent width, channels)``."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -133,15 +133,6 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
                 callback_on_step_end=step_end,
             ).frames
 
-    def _painted(self, latents: Tensor) -> Tensor:
-        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
-        vae = self._host.pipe.vae
-        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
-        return vae.decode(raw, return_dict=False)[0]
-
     @override
-    @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
-        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
-            video = self._painted(latents.movedim(-1, 1))
-        yield from frames_of(video)
+    def _clip(self, request: GenerationRequest, latents: Tensor) -> Tensor:
+        return latents.movedim(-1, 1)

@@ -6,7 +6,7 @@ Source: "SANA-Video: Efficient Video Generation with Block Linear Diffusion Tran
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.hosted import HostedPipeline
+from pipelines.accel.hosted import DecodedAtOnce
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.pixels import finite
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
 from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
-from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import GenerationRequest, Given, OnStep, Step
 
 # What the model was trained to read before every prompt; the pipeline says it by default, its encoding alone does not.
 _INSTRUCTION = inspect.signature(SanaVideoPipeline.__call__).parameters["complex_human_instruction"].default
@@ -55,7 +55,7 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Pipeline(HostedPipeline[Conditioning, Tensor]):
+class Pipeline(DecodedAtOnce[Conditioning]):
     """Latents are normalised: ``(1, channels, latent frames, latent height, latent width)``."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -135,6 +135,7 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
                 callback_on_step_end=step_end,
             ).frames
 
+    @override
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
         vae = self._host.pipe.vae
@@ -142,13 +143,6 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
         values = (vae.config.latents_mean, vae.config.latents_std)
         mean, std = (torch.tensor(v, device=ready.device, dtype=ready.dtype).view(1, -1, 1, 1, 1) for v in values)
         return vae.decode(ready * std + mean, return_dict=False)[0]
-
-    @override
-    @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: Tensor) -> Iterator[Frames]:
-        with self._host.stage(f"Decoding {request.shape.size}", "vae"):
-            video = self._painted(latents)
-        yield from frames_of(video)
 
 
 def _begins_with_a_picture(request: GenerationRequest, given: Given) -> bool:

@@ -39,9 +39,6 @@ class Fetcher:
             self._mouth.close()
             self.ended.set()
 
-    def poll(self) -> int | None:
-        return self.status
-
     def terminate(self) -> None:
         self.end(-15)
 
