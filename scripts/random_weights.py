@@ -1,6 +1,7 @@
 """Models at their true size with random weights: what they take does not depend on what they know.
 
-``scripts/architectures`` holds, card by card, the published configuration of every part. Nothing is downloaded.
+``scripts/architectures`` holds, card by card, the published configuration of every part, as the models' ``config.json``
+and diffusers' conversion scripts have it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ def architecture(card: str, *, tiny: bool = False) -> dict[str, Any]:
     if card not in known():
         raise KeyError(f"{card}: there is no configuration of it in {FOLDER.name}; known are {', '.join(known())}")
     read = _read(card)
-    parts = read["parts"]
+    parts, options = read["parts"], read.get("options", {})
     if tiny:
-        for name, smaller in read.get("tiny", {}).items():
-            parts[name]["config"] |= smaller
+        smaller = read.get("tiny", {})
+        options |= smaller.pop("options", {})
+        for name, sizes in smaller.items():
+            parts[name]["config"] |= sizes
     for part in parts.values():
         if "like" in part:
             part |= {key: parts[part["like"]][key] for key in ("class", "config")}
-    said = {"pipeline": read["pipeline"], "workflow": read.get("workflow"), "options": read.get("options", {})}
-    return {**said, "parts": parts}
+    for name in read.get("without", ()):
+        del parts[name]
+    return {"pipeline": read["pipeline"], "workflow": read.get("workflow"), "options": options, "parts": parts}
 
 
 def _read(card: str) -> dict[str, Any]:
