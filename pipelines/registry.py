@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -244,6 +245,8 @@ def release(device: str) -> None:
 
 def _imported(name: str) -> ModuleType:
     """Import what brings tensor libraries, without looking for garbage among their modules: a fifth of the time."""
+    # It recommends a package with which pictures would be prepared in another way than without.
+    logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
     is_first, is_searching = "torch" not in sys.modules, gc.isenabled()
     gc.disable()
     try:

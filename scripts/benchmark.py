@@ -2,12 +2,14 @@
 
     python -m scripts.benchmark wan2.1-t2v-1.3b --seconds 5 --offload none model --baseline
     python -m scripts.benchmark wan2.2-ti2v-5b --cap-gb 24 --steps 10
+    python -m scripts.benchmark wan2.1-t2v-14b --quantisation none fp8 --step-cache 0 0.05 0.2    # what it costs in dB
     python -m scripts.benchmark all --tiny --device cpu          # that all of it runs, on any machine
     python -m scripts.benchmark - <lines                         # each line of standard input is one such command
 
 Every configuration runs in a process of its own: one cold clip and --runs warm ones. With --random-weights (the
 default where a model is not installed) the model is built at its true size from its published configuration: speed
-and memory do not depend on what it knows. Rows go to JSONL as they are made; the table and plots come from there.
+and memory do not depend on what it knows. Every later configuration of a clip is compared with the first, frame by
+frame. Rows go to JSONL as they are made; the table and plots come from there.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +37,12 @@ from pipelines.needs import Demand, needs, typical_request
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.registry import installed, load_registry
 from scripts import measuring, random_weights
-from scripts.measuring import Measured, Task
-from scripts.plot_results import table
+from scripts.makers import Task
+from scripts.measuring import Measured
+from scripts.plot_results import report, table
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "xformers")
+LEAVE_S = 10
 _TASK, _MEASURED = TypeAdapter(Task), TypeAdapter(Measured)
 
 
@@ -71,7 +77,10 @@ def run(task: Task, limit_s: float) -> Measured:
     sender.close()
     try:
         if receiver.poll(limit_s):
-            return receiver.recv()
+            answer = receiver.recv()
+            # It has nothing left to do but to clean up.
+            process.join(LEAVE_S)
+            return answer
         return Measured(error=f"took more than {limit_s:.0f} s")
     except EOFError:
         process.join()
@@ -87,7 +96,9 @@ def row(task: Task, measured: Measured, about: dict[str, str]) -> dict[str, Any]
     denoise = measured.stage_s.get("denoise")
     step = statistics.median(denoise) / measured.steps if denoise and measured.steps and not task.plain else None
     clip_s = measured.frames / measured.fps if measured.fps else 0.0
-    achieved = measured.flops_per_step / step if step and measured.flops_per_step else None
+    # A step that takes the last one's results computes less than the one that is counted.
+    counted = 0.0 if task.plan.step_cache else measured.flops_per_step
+    achieved = counted / step if step and counted else None
     return {
         "time": round(time.time()),
         "machine": about,
@@ -111,30 +122,43 @@ def predicted(task: Task) -> dict[str, int]:
     return {stage.value: need.allocated for stage, need in needs(card, demand, task.plan).items()}
 
 
-def tasks(options: argparse.Namespace) -> list[Task]:
-    """Return what to measure, ours and plain in turn, so that both meet the same machine."""
+def tasks(options: argparse.Namespace, kept: Path) -> list[Task]:
+    """Return what to measure, ours and plain in turn, so that both meet the same machine.
+
+    Args:
+        options: Of the command line.
+        kept: Folder for the frames that others are compared with.
+    """
     cards = load_registry().cards
     names = random_weights.known() if options.cards == ["all"] else options.cards
     found: list[Task] = []
-    for name in names:
-        for offload in options.offload:
-            dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
-            plan = MemoryPlan(
-                options.device, dtype, quantisation=options.quantisation, offload=offload, tiled=options.tiled,
-                text_encoder_on_cpu=options.text_encoder_on_cpu, attention=options.attention, compiled=options.compile,
-                step_cache=options.step_cache,
-            )  # fmt: skip
-            # What ships is small as it is, and nowhere written down.
-            tiny = options.tiny and name in random_weights.known()
-            random = options.random_weights or tiny or not installed(cards[name])
+    for number, (name, size, seconds) in enumerate(product(names, options.size, options.seconds)):
+        # What ships is small as it is, and nowhere written down.
+        tiny = options.tiny and name in random_weights.known()
+        for plan in _plans(options):
             ours = Task(
-                name, plan, random=random, tiny=tiny, size=options.size, seconds=options.seconds,
-                steps=options.steps, runs=options.runs, cap_gib=options.cap_gb,
+                name, plan, random=options.random_weights or tiny or not installed(cards[name]), tiny=tiny, size=size,
+                seconds=seconds, steps=options.steps, runs=options.runs, cap_gib=options.cap_gb,
+                frames=str(kept / f"{number}.npy"),
             )  # fmt: skip
             found.append(ours)
-            if options.baseline:
+            if options.baseline and not ours.is_lossy:
                 found.append(replace(ours, plain=True))
     return found
+
+
+def _plans(options: argparse.Namespace) -> list[MemoryPlan]:
+    """Return every combination of what was asked for, in the order in which it was."""
+    dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
+    chosen = product(options.offload, options.quantisation, options.attention, options.step_cache)
+    return [
+        MemoryPlan(
+            options.device, dtype, quantisation=quantisation, offload=offload, tiled=options.tiled,
+            text_encoder_on_cpu=options.text_encoder_on_cpu, attention=attention, compiled=options.compile,
+            step_cache=step_cache,
+        )
+        for offload, quantisation, attention, step_cache in chosen
+    ]  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,15 +169,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about, failed = machine(options.device), 0
     path = options.into / f"{options.name}.jsonl"
     rows: list[dict[str, Any]] = []
-    for task in tasks(options):
-        measured = run(task, options.limit_s)
-        rows.append(row(task, measured, about))
-        with path.open("a") as lines:
-            lines.write(json.dumps(rows[-1]) + "\n")
-        # Not fitting is a result; making the wrong clip is not.
-        failed += bool(measured.error) and not measured.error.startswith("out of memory")
-        print(table(rows[-1:], heading=len(rows) == 1), flush=True)
-    (options.into / f"{options.name}.md").write_text(table(rows) + "\n")
+    with tempfile.TemporaryDirectory() as kept:
+        for task in tasks(options, Path(kept)):
+            measured = run(task, options.limit_s)
+            rows.append(row(task, measured, about))
+            with path.open("a") as lines:
+                lines.write(json.dumps(rows[-1]) + "\n")
+            # Not fitting is a result; making the wrong clip is not.
+            failed += bool(measured.error) and not measured.error.startswith("out of memory")
+            print(table(rows, only=len(rows) - 1, heading=len(rows) == 1), flush=True)
+    report(path, options.into)
     return 1 if failed else 0
 
 
@@ -168,14 +193,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--offload", nargs="+", type=Offload, default=[Offload.NONE], choices=list(Offload))
-    parser.add_argument("--quantisation", type=Quantisation, default=Quantisation.NONE, choices=list(Quantisation))
-    parser.add_argument("--step-cache", type=float, default=0.0, help="lossy; see the setting of that name")
-    parser.add_argument("--attention", default="native")
+    parser.add_argument(
+        "--quantisation", nargs="+", type=Quantisation, default=[Quantisation.NONE], choices=list(Quantisation)
+    )
+    parser.add_argument(
+        "--step-cache", nargs="+", type=float, default=[0.0], help="lossy; see the setting of that name"
+    )
+    parser.add_argument("--attention", nargs="+", default=["native"])
     parser.add_argument("--tiled", action="store_true", help="decode tile by tile")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser's blocks")
     parser.add_argument("--text-encoder-on-cpu", action="store_true")
-    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT")
-    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--size", nargs="+", type=_size, default=[None], help="WIDTHxHEIGHT, one or more")
+    parser.add_argument("--seconds", nargs="+", type=float, default=[None])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--runs", type=int, default=3, help="warm clips after the cold one")
     parser.add_argument("--cap-gb", type=float, default=0.0, help="let the process have no more of the device, in GiB")

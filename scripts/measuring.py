@@ -6,66 +6,45 @@ A process each, since what a model leaves behind (allocator, kernels, caches) mu
 from __future__ import annotations
 
 import hashlib
-import inspect
 import resource
+import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
+from pydantic import TypeAdapter
 
-from pipelines import engine
-from pipelines.accel.host import Host
 from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.needs import least_wish
-from pipelines.plan import MemoryPlan, Offload
-from pipelines.registry import family_of, load_registry, weights_folder
+from pipelines.registry import load_registry
 from pipelines.types import Frames, GenerationRequest, Progress, Stage
-from scripts import random_weights
+from scripts.makers import Ours, Plain, Task
 
-
-@dataclass(frozen=True)
-class Task:
-    """What to measure.
-
-    Attributes:
-        card: Id of the card.
-        plan: How it runs; of a plain pipeline, device, dtype, offload and tiling count.
-        plain: Whether diffusers alone makes the clip, in one call.
-        random: Whether the weights are drawn instead of loaded.
-        tiny: Whether the model is as small as it can be, and the clip too.
-        size: Width and height, or None for the card's first.
-        seconds: Length, or None for the card's default.
-        steps: Denoising steps, or None for the card's.
-        runs: How many clips after the first.
-        cap_gib: What the process may take of the device at most; 0 for all of it.
-    """
-
-    card: str
-    plan: MemoryPlan
-    plain: bool = False
-    random: bool = True
-    tiny: bool = False
-    size: tuple[int, int] | None = None
-    seconds: float | None = None
-    steps: int | None = None
-    runs: int = 3
-    cap_gib: float = 0.0
+MOST_TRACED = 400
+_REQUEST = TypeAdapter(GenerationRequest)
 
 
 @dataclass
 class Measured:
-    """What came out. Seconds, bytes; ``error`` is why nothing did."""
+    """What came out. Seconds, bytes; ``error`` is why nothing did.
+
+    Attributes:
+        request: What was asked for, whole.
+        run_memory: Of each clip, the cold one first: what the process had reserved, or without a GPU its RSS.
+        trace: Of the cold clip: seconds since its beginning, and what of the device (without one: of RAM) was taken.
+        trace_stages: When its stages began.
+        difference: Mean square of what the frames are away from the group's, in levels of 8 bits; None for the first.
+        contrast: Standard deviation of the pixels, in the same levels: 0 for a clip of one colour.
+    """
 
     load_s: float = 0.0
     cold_s: float = 0.0
@@ -85,6 +64,12 @@ class Measured:
     tokens: int = 0
     repeats: bool = False
     frames_sha256: str = ""
+    contrast: float = 0.0
+    difference: float | None = None
+    request: dict[str, Any] = field(default_factory=dict[str, Any])
+    run_memory: list[int] = field(default_factory=list[int])
+    trace: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
+    trace_stages: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     error: str = ""
 
 
@@ -96,8 +81,9 @@ class _Watch:
         self.stage: Stage | None = None
         self.seconds: dict[str, float] = {}
         self.peaks: dict[str, int] = {}
+        self.began: list[tuple[float, str]] = []
         self.reserved = self.used = 0
-        self._since = time.perf_counter()
+        self._start = self._since = time.perf_counter()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -120,7 +106,40 @@ class _Watch:
                 self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), peak)
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(self._device)
+        if stage is not None:
+            self.began.append((now - self._start, stage))
         self.stage, self._since = stage, now
+
+
+def _taken(device: str) -> int:
+    """Return the bytes that are taken of a GPU, by whomever, or without one of RAM by this process."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@contextmanager
+def _traced(device: str, into: list[tuple[float, int]]) -> Iterator[None]:
+    """Note what is taken, again and again, while the block runs."""
+    start, done = time.perf_counter(), threading.Event()
+
+    def note() -> None:
+        pause = 0.02
+        while not done.wait(pause):
+            into.append((time.perf_counter() - start, _taken(device)))
+            if len(into) >= MOST_TRACED:
+                # Half as often from now on: a long clip's trace is as long as a short one's.
+                del into[::2]
+                pause *= 2
+
+    thread = threading.Thread(target=note, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def request_of(task: Task, card: ModelCard) -> GenerationRequest:
@@ -160,6 +179,7 @@ def measure(task: Task) -> Measured:
     request = request_of(task, card)
     done.frames, done.size, done.fps = request.shape.frames, request.shape.size, request.shape.fps
     done.steps, done.tokens = request.num_inference_steps, card.shape.tokens(request.shape)
+    done.request = _REQUEST.dump_python(request, mode="json")
     try:
         began = time.perf_counter()
         with _maker(task, card) as maker:
@@ -176,154 +196,55 @@ def _run_all(task: Task, maker: Any, request: GenerationRequest, done: Measured)
     hashes: list[str] = []
     for number in range(task.runs + 1):
         watch = _Watch(task.plan.device)
+        traced = _traced(task.plan.device, done.trace) if number == 0 else nullcontext()
         began = time.perf_counter()
-        sha, frames = hashlib.sha256(), 0
-        for chunk in maker.clip(request, watch.report):
-            sha.update(np.ascontiguousarray(chunk).tobytes())
-            frames += len(chunk)
-        watch.turn(None)
+        with traced:
+            frames = np.concatenate(list(maker.clip(request, watch.report)))
+            watch.turn(None)
         seconds = time.perf_counter() - began
-        if frames != request.shape.frames:
-            done.error = f"made {frames} frames instead of {request.shape.frames}"
-        hashes.append(sha.hexdigest())
+        hashes.append(hashlib.sha256(frames.tobytes()).hexdigest())
         if number == 0:
-            done.cold_s = seconds
+            done.cold_s, done.trace_stages = seconds, watch.began
+            _look_at(frames, task, request, done)
         else:
             done.warm_s.append(seconds)
             for stage, took in watch.seconds.items():
                 done.stage_s.setdefault(stage, []).append(took)
         done.peak_reserved = max(done.peak_reserved, watch.reserved)
         done.peak_device = max(done.peak_device, watch.used)
+        done.run_memory.append(watch.reserved or _taken("cpu"))
         done.stage_peak = {k: max(done.stage_peak.get(k, 0), v) for k, v in watch.peaks.items()} or done.stage_peak
     done.peak_allocated = max(done.stage_peak.values(), default=0)
     done.repeats, done.frames_sha256 = len(set(hashes)) == 1, hashes[0]
     done.flops_per_step = maker.flops(request)
 
 
-class _Ours:
-    """A clip by our own stages."""
-
-    def __init__(self, task: Task, card: ModelCard) -> None:
-        family = family_of(card)
-        if task.random:
-            pipe = _random_pipe(task, card)
-            self.pipeline: Any = family(Host(pipe, card, task.plan), card)  # pyright: ignore[reportCallIssue]
-        else:
-            self.pipeline = family.load(card, weights_folder(card), task.plan)
-
-    def clip(self, request: GenerationRequest, report: Any) -> Iterator[Frames]:
-        return engine.generate(self.pipeline, request, report).chunks
-
-    def flops(self, request: GenerationRequest) -> float:
-        return _counted(self.pipeline._host.pipe, lambda: self._first_step(request))
-
-    def _first_step(self, request: GenerationRequest) -> None:
-        def stop(progress: Progress) -> None:
-            if progress.stage is Stage.DENOISE and progress.step == 1:
-                raise _Enough
-
-        engine.generate(self.pipeline, request, stop)
-
-    def close(self) -> None:
-        self.pipeline.close()
+def _look_at(frames: Frames, task: Task, request: GenerationRequest, done: Measured) -> None:
+    """Check what was made, and compare it with what the group's first made of the same request."""
+    if len(frames) != request.shape.frames:
+        done.error = f"made {len(frames)} frames instead of {request.shape.frames}"
+        return
+    # In pieces: float64 of a whole clip would be eight times as large.
+    done.contrast = float(np.sqrt(np.mean([frame.var(dtype=np.float64) for frame in frames])))
+    if not task.frames:
+        return
+    kept = Path(task.frames)
+    if kept.exists():
+        others = np.load(kept, mmap_mode="r")
+        done.difference = float(np.mean([_square(a, b) for a, b in zip(frames, others, strict=True)]))
+    elif not task.is_lossy:
+        np.save(kept, frames)
 
 
-class _Plain:
-    """A clip by one call of diffusers, offloaded as diffusers does it."""
-
-    def __init__(self, task: Task, card: ModelCard) -> None:
-        if task.random:
-            self.pipe: Any = _random_pipe(task, card)
-        else:
-            dtype = getattr(torch, task.plan.dtype)
-            self.pipe = diffusers.DiffusionPipeline.from_pretrained(weights_folder(card), dtype=dtype)
-        match task.plan.offload:
-            case Offload.NONE:
-                self.pipe.to(task.plan.device)
-            case Offload.MODEL:
-                self.pipe.enable_model_cpu_offload(device=task.plan.device)
-            case _:
-                self.pipe.enable_group_offload(
-                    onload_device=torch.device(task.plan.device), offload_type="block_level", num_blocks_per_group=1,
-                    use_stream=task.plan.device.startswith("cuda"),
-                )  # fmt: skip
-        if task.plan.tiled:
-            self.pipe.vae.enable_tiling()
-        self.pipe.set_progress_bar_config(disable=True)
-
-    def clip(self, request: GenerationRequest, report: Any) -> Iterator[Frames]:
-        report(Progress(Stage.DENOISE, 0, 1))
-        shape = request.shape
-        pictures = {c.frame: Image.open(c.path).resize((shape.width, shape.height)) for c in request.conditions}
-        said: dict[str, Any] = {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "height": shape.height,
-            "width": shape.width,
-            "num_frames": shape.frames,
-            "frames": shape.frames,
-            "num_inference_steps": request.num_inference_steps,
-            "guidance_scale": request.guidance_scale,
-            "frame_rate": float(shape.fps),
-            "generator": torch.Generator("cpu").manual_seed(request.seed),
-            "output_type": "np",
-            "image": pictures.get(0),
-            "last_image": pictures.get(shape.frames - 1),
-        }
-        takes = inspect.signature(type(self.pipe).__call__).parameters
-        made = self.pipe(**{name: value for name, value in said.items() if name in takes and value is not None})
-        yield (np.asarray(made.frames[0]) * 255).round().astype(np.uint8)
-
-    def flops(self, request: GenerationRequest) -> float:
-        del request
-        return 0.0
-
-    def close(self) -> None:
-        del self.pipe
-
-
-class _Enough(Exception):
-    """One step is all that is counted."""
+def _square(one: Frames, other: Frames) -> float:
+    return float(np.mean((one.astype(np.float32) - other) ** 2))
 
 
 @contextmanager
 def _maker(task: Task, card: ModelCard) -> Iterator[Any]:
-    made = (_Plain if task.plain else _Ours)(task, card)
+    made = (Plain if task.plain else Ours)(task, card)
     yield made
     made.close()
-
-
-def _random_pipe(task: Task, card: ModelCard) -> Any:
-    dtypes = {"default": getattr(torch, task.plan.dtype)}
-    if task.plan.dtype != "float32":
-        dtypes |= {name: getattr(torch, dtype) for name, dtype in card.dtypes.items()}
-    where = task.plan.device if task.plan.offload is Offload.NONE else "cpu"
-    return random_weights.build(task.card, dtypes=dtypes, device=where, tiny=task.tiny)
-
-
-def _counted(pipe: Any, run: Any) -> float:
-    """Return the floating point operations of the denoisers while something runs, as PyTorch counts them."""
-    counter, counts = FlopCounterMode(display=False), [0.0]
-
-    def begin(*_: object) -> None:
-        counter.__enter__()
-
-    def end(*_: object) -> None:
-        counter.__exit__(None, None, None)
-        # Entering anew forgets what was counted before.
-        counts.append(float(counter.get_total_flops()))
-
-    denoisers = [part for name, part in pipe.components.items() if name.startswith("transformer") and part is not None]
-    hooks = [part.register_forward_pre_hook(begin) for part in denoisers]
-    hooks += [part.register_forward_hook(end) for part in denoisers]
-    try:
-        run()
-    except _Enough:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counts)
 
 
 def matmul_flops(device: str, dtype: torch.dtype, side: int = 8192) -> float:

@@ -1,25 +1,30 @@
 """Tables and plots of what ``scripts/benchmark.py`` measured: python -m scripts.plot_results RESULTS.jsonl [--into DIR]
 
-Plots are SVG, drawn here: bars of stages, seconds beside memory, memory that was predicted beside what was measured.
+Writes RESULTS.md and SVG plots: seconds by stage; seconds beside memory, with the line that nothing beats; seconds by
+the clip's length; memory while a clip is made, and from clip to clip; memory as predicted beside memory as measured;
+and for plans that lose something, how much they lose for how much time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+
+from scripts.drawing import Axes, Point, bars, lines, scatter, trace
 
 GIB = 2**30
 COLUMNS = (
-    "model", "clip", "steps", "plan", "who", "load s", "cold s", "warm s (spread)", "s/step", "s per s", "MFU",
-    "peak GiB alloc / reserved / device", "predicted GiB", "same seed",
+    "model", "clip", "steps", "plan", "who", "load s", "cold s", "warm s (spread)", "time / plain", "s/step",
+    "s per s", "MFU", "peak GiB alloc / reserved / device", "predicted GiB", "same seed", "beside the first",
 )  # fmt: skip
-COLOURS = {"encode": "#8da0cb", "denoise": "#66c2a5", "decode": "#fc8d62", "mux": "#e5c494", "load": "#b3b3b3"}
+# Plans that differ in nothing but these make the same clip, or nearly.
+_OF_THE_CLIP = ("card", "size", "seconds", "steps", "tiny")
 
 
 def label(row: dict[str, Any]) -> str:
@@ -34,14 +39,21 @@ def label(row: dict[str, Any]) -> str:
     return " ".join(words) + (" tiny" if task["tiny"] else "")
 
 
-def table(rows: Sequence[dict[str, Any]], *, heading: bool = True) -> str:
-    """Return Markdown; rows that failed stay in it and say why."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)] if heading else []
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join(lines)
+def table(rows: Sequence[dict[str, Any]], *, only: int | None = None, heading: bool = True) -> str:
+    """Return Markdown; rows that failed stay in it and say why.
+
+    Args:
+        rows: Of the benchmark.
+        only: The one to show; all if it is not said.
+        heading: Whether the columns are named.
+    """
+    shown = rows if only is None else [rows[only]]
+    drawn = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)] if heading else []
+    drawn += ["| " + " | ".join(_cells(row, rows)) + " |" for row in shown]
+    return "\n".join(drawn)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
     task, measured = row["task"], row["measured"]
     clip = f"{measured['size']} {measured['frames']}f@{measured['fps']}" if measured["size"] else "?"
     who = "plain diffusers" if task["plain"] else "homereel"
@@ -49,119 +61,150 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if measured["error"]:
         return [*first, f"**{measured['error']}**", *[""] * (len(COLUMNS) - len(first) - 1)]
     low, high = row["warm_spread_s"] or (0.0, 0.0)
+    ratio = beside_plain(row, rows)
     memory = " / ".join(f"{measured[f'peak_{kind}'] / GIB:.2f}" for kind in ("allocated", "reserved", "device"))
-    predicted = max(row["predicted_peak"].values(), default=0)
     return [
         *first,
         f"{measured['load_s']:.1f}",
         f"{measured['cold_s']:.2f}",
         f"{row['warm_median_s']:.2f} ({low:.2f} to {high:.2f})" if row["warm_median_s"] else "",
+        f"{ratio:.2f}" if ratio else "",
         f"{row['s_per_step']:.3f}" if row["s_per_step"] else "",
         f"{row['s_per_output_s']:.1f}" if row["s_per_output_s"] else "",
         f"{row['mfu']:.0%}" if row["mfu"] else "",
         memory if measured["peak_allocated"] else f"RSS {measured['peak_rss'] / GIB:.2f}",
-        f"{predicted / GIB:.2f}" if predicted else "",
+        _predicted(row),
         "yes" if measured["repeats"] else "**no**",
+        _likeness(measured),
     ]
 
 
-def stages(rows: Iterable[dict[str, Any]]) -> str:
-    """Return a bar for each configuration, made of its stages' median seconds."""
-    shown = [row for row in rows if not row["measured"]["error"] and row["measured"]["stage_s"]]
-    longest = max((sum(map(statistics.median, row["measured"]["stage_s"].values())) for row in shown), default=1.0)
-    parts: list[str] = []
-    for index, row in enumerate(shown):
-        y, x = 30 + 34 * index, 330.0
-        parts.append(_text(x - 8, y + 15, f"{row['task']['card']} {_who(row)} {label(row)}", anchor="end"))
-        for stage, seconds in row["measured"]["stage_s"].items():
-            took = statistics.median(seconds)
-            width = 480 * took / longest
-            title = f"<title>{escape(stage)} {took:.2f} s</title>"
-            parts.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="22" fill="{COLOURS[stage]}">{title}</rect>'
-            )
-            x += width
-        parts.append(_text(x + 6, y + 15, f"{sum(map(statistics.median, row['measured']['stage_s'].values())):.2f} s"))
-    for index, (stage, colour) in enumerate(COLOURS.items()):
-        parts.append(f'<rect x="{330 + 90 * index}" y="8" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(346 + 90 * index, 18, stage))
-    return _svg(900, 50 + 34 * len(shown), parts)
+def _predicted(row: dict[str, Any]) -> str:
+    predicted, measured = max(row["predicted_peak"].values(), default=0), row["measured"]["peak_allocated"]
+    if not predicted:
+        return ""
+    return f"{predicted / GIB:.2f}" + (f" ({predicted / measured - 1:+.0%})" if measured else "")
 
 
-def scatter(x_name: str, y_name: str, points: Sequence[tuple[float, float, str]]) -> str:
-    """Return a plot of points ``(x, y, label)``."""
-    most_x = max((x for x, _, _ in points), default=1.0) * 1.15 or 1.0
-    most_y = max((y for _, y, _ in points), default=1.0) * 1.15 or 1.0
-    parts = ['<path d="M70 20V370H850" fill="none" stroke="#888"/>', _text(460, 402, x_name, anchor="middle")]
-    parts.append(_text(20, 14, y_name))
-    for tick in range(1, 5):
-        x, y = 70 + 780 * tick / 4, 370 - 350 * tick / 4
-        parts += [_text(x, 386, f"{most_x * tick / 4:.3g}", anchor="middle")]
-        parts += [_text(64, y + 4, f"{most_y * tick / 4:.3g}", anchor="end")]
-        parts.append(f'<path d="M70 {y:.0f}H850" stroke="#ddd"/>')
-    for x, y, name in points:
-        px, py = 70 + 780 * x / most_x, 370 - 350 * y / most_y
-        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="#66c2a5"><title>{escape(name)}</title></circle>')
-        parts.append(_text(px + 8, py + 4, name))
-    return _svg(900, 415, parts)
+def _likeness(measured: dict[str, Any]) -> str:
+    if measured["contrast"] < 1:
+        return "**one colour**"
+    difference = measured["difference"]
+    if difference is None:
+        return ""
+    return f"{psnr(difference):.1f} dB" if difference else "equal"
 
 
-def _who(row: dict[str, Any]) -> str:
-    return "plain" if row["task"]["plain"] else ""
+def psnr(difference: float) -> float:
+    """Return decibels for a mean square difference of 8-bit levels."""
+    return 10 * math.log10(255**2 / difference)
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+def beside_plain(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> float | None:
+    """Return how many times as long a clip takes as plain diffusers' with the same plan, the latest measured."""
+    if row["task"]["plain"]:
+        return None
+    plain = [other for other in rows if other["task"]["plain"] and _same(other, row) and label(other) == label(row)]
+    theirs = plain[-1]["warm_median_s"] if plain else None
+    return row["warm_median_s"] / theirs if theirs and row["warm_median_s"] else None
 
 
-def _svg(width: int, height: int, parts: Iterable[str]) -> str:
-    style = "<style>text{font:11px sans-serif;fill:#444}</style>"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f'<rect width="100%" height="100%" fill="#fff"/>{style}{"".join(parts)}</svg>\n'
-    )
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one["task"][name] == other["task"][name] for name in _OF_THE_CLIP)
 
 
-def plots(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return SVG texts by name."""
+def _name(row: dict[str, Any], *, with_clip: bool = True) -> str:
+    task, measured = row["task"], row["measured"]
+    clip = [f"{measured['size']} {measured['frames'] / measured['fps']:.2g} s"] if with_clip else []
+    return " ".join([task["card"], *clip, *["plain"] * task["plain"], label(row)])
+
+
+def _pareto(points: Sequence[Point]) -> list[Point]:
+    """Return those that no other beats in both: less memory, less time."""
+    return [p for p in points if not any(o.x <= p.x and o.y <= p.y and (o.x, o.y) != (p.x, p.y) for o in points)]
+
+
+def _memory(measured: dict[str, Any]) -> float:
+    return (measured["peak_allocated"] or measured["peak_rss"]) / GIB
+
+
+def _lengths(rows: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        measured = row["measured"]
+        point = (measured["frames"] / measured["fps"], row["warm_median_s"])
+        found.setdefault(f"{_name(row, with_clip=False)} {measured['size']}", []).append(point)
+    return found
+
+
+def _losses(rows: Sequence[dict[str, Any]]) -> list[Point]:
+    """Return how near each lossy plan comes to the plan it was compared with, by how much faster it is."""
+    found: list[Point] = []
+    for row in rows:
+        first = next(other for other in rows if _same(other, row))
+        if row["measured"]["difference"] and not row["task"]["plain"]:
+            gain = first["warm_median_s"] / row["warm_median_s"]
+            found.append(Point(gain, psnr(row["measured"]["difference"]), _name(row)))
+    return found
+
+
+def plots(rows: Sequence[dict[str, Any]]) -> Mapping[str, str]:
+    """Return SVG texts by name; those that there is nothing to draw for are left out."""
     good = [row for row in rows if not row["measured"]["error"] and row["warm_median_s"]]
-    beside = [
-        (
-            row["measured"]["peak_allocated"] / GIB,
-            row["warm_median_s"],
-            f"{row['task']['card']} {_who(row)} {label(row)}",
-        )
-        for row in good
-        if row["measured"]["peak_allocated"]
-    ]
+    if not good:
+        return {}
+    where = "peak memory, GiB"
+    beside = [Point(_memory(row["measured"]), row["warm_median_s"], _name(row)) for row in good]
     predicted = [
-        (measured / GIB, row["predicted_peak"][stage] / GIB, f"{row['task']['card']} {stage}")
+        Point(measured / GIB, row["predicted_peak"][stage] / GIB, f"{row['task']['card']} {stage}")
         for row in good
         for stage, measured in row["measured"]["stage_peak"].items()
         if stage in row["predicted_peak"]
     ]
-    lengths = [
-        (row["measured"]["frames"] / row["measured"]["fps"], row["warm_median_s"], f"{row['task']['card']} {_who(row)}")
+    soaks = {
+        _name(row): [(number, taken / GIB) for number, taken in enumerate(row["measured"]["run_memory"], 1)]
         for row in good
-    ]
-    return {
-        "stages": stages(rows),
-        "memory": scatter("peak memory, GiB", "warm clip, s", beside),
-        "length": scatter("clip length, s", "warm clip, s", lengths),
-        "predicted": scatter("measured peak, GiB", "predicted peak, GiB", predicted),
     }
+    shown = max(
+        (row for row in good if not row["task"]["plain"]), key=lambda row: row["warm_median_s"], default=good[0]
+    )
+    seconds = [(_name(r), {s: statistics.median(took) for s, took in r["measured"]["stage_s"].items()}) for r in good]
+    taken = [(when, size / GIB) for when, size in shown["measured"]["trace"]]
+    drawn = {
+        "stages": bars(seconds),
+        "memory": scatter(Axes(where, "warm clip, s"), beside, through=_pareto(beside)),
+        "length": lines(Axes("clip length, s", "warm clip, s"), _lengths(good)),
+        "clips": lines(Axes("clip", "memory held, GiB"), soaks),
+        "trace": trace(
+            Axes(f"cold clip of {_name(shown)}, s", "memory, GiB"), taken, shown["measured"]["trace_stages"]
+        ),
+    }
+    if predicted:
+        drawn["predicted"] = scatter(Axes("measured peak, GiB", "predicted peak, GiB"), predicted, equal=True)
+    if losses := _losses(good):
+        drawn["losses"] = scatter(Axes("times as fast as the first plan", "likeness to its frames, dB"), losses)
+    return drawn
+
+
+def report(results: Path, into: Path) -> None:
+    """Write table and plots of all rows of a file of results."""
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    machines = dict.fromkeys(", ".join(f"{k} {v}" for k, v in row["machine"].items()) for row in rows)
+    heading = "\n".join(f"Measured by `scripts/benchmark.py` with {machine}.\n" for machine in machines)
+    where = f"What was asked for, whole, is in `{results.name}`."
+    (into / f"{results.stem}.md").write_text(f"{heading}\n{table(rows)}\n\n{where}\n")
+    for name, svg in plots(rows).items():
+        (into / f"{results.stem}-{name}.svg").write_text(svg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="JSONL of the benchmark")
-    parser.add_argument("--into", type=Path, help="folder for the plots; beside the results if not given")
+    parser.add_argument("--into", type=Path, help="folder for table and plots; beside the results if not given")
     options = parser.parse_args(arguments)
-    rows = [json.loads(line) for line in options.results.read_text().splitlines()]
-    print(table(rows))
     folder = options.into or options.results.parent
-    for name, svg in plots(rows).items():
-        (folder / f"{options.results.stem}-{name}.svg").write_text(svg)
+    report(options.results, folder)
+    print((folder / f"{options.results.stem}.md").read_text(), end="")
     return 0
 
 

@@ -53,5 +53,13 @@ def _is_right(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
 
 def use_attention(transformer: Any, name: str) -> None:
     """Let a denoiser use a kernel. diffusers keeps the last choice for all models that make none."""
-    if hasattr(transformer, "set_attention_backend"):
+    if not hasattr(transformer, "set_attention_backend"):
+        return
+    # At every load it would say that this may change; constraints.txt pins what is known to work.
+    library = logging.getLogger("diffusers.models.modeling_utils")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
         transformer.set_attention_backend(name)
+    finally:
+        library.setLevel(level)

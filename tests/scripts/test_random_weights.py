@@ -9,7 +9,8 @@ from safetensors import safe_open
 from pipelines.plan import MemoryPlan
 from pipelines.registry import load_registry, weights_folder
 from scripts import random_weights
-from scripts.measuring import Task, measure
+from scripts.makers import Task
+from scripts.measuring import measure
 
 CARDS = load_registry().cards
 SHIPPED = [card.id for card in CARDS.values() if card.weights.package is not None]
