@@ -27,17 +27,22 @@ README = {"studio": "compose-desktop-dark", "gallery": "gallery-desktop-light"}
 
 @contextmanager
 def serving(data_dir: Path) -> Iterator[str]:
-    """Yield the address of a server with a worker, on any free port."""
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--devices", "cpu"]
+    """Yield the address of a server with a worker, on any free port. It ends with this process, however that ends."""
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--devices", "cpu", "--stop-with-stdin"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (data_dir / "log").open("ab") as log:
-        options = ["--data-dir", str(data_dir)]
-        process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    try:
+        process = subprocess.Popen([*command, "--data-dir", str(data_dir)], cwd=ROOT, stderr=log, **pipes)
+    # Leaving closes the pipes and waits: without its input, the server stops.
+    with process:
+        assert process.stdout is not None
         yield process.stdout.readline().split()[-1].removesuffix("/v1")
-    finally:
-        process.terminate()
-        process.wait(60)
+
+
+def put_away(api: httpx2.Client) -> None:
+    """Cancel what a run that was broken off left in the queue: pictures of rest would show it, or wait for it."""
+    for line in api.get("/queue").json()["running"] + api.get("/queue").json()["waiting"]:
+        api.post(f"/videos/{line['id']}/cancel")
+    wait(api)
 
 
 def fill(api: httpx2.Client) -> list[str]:
@@ -122,8 +127,7 @@ def work(browser: Browser, url: str, api: httpx2.Client, into: Path) -> None:
                 page.wait_for_timeout(400)
             page.screenshot(path=into / f"queue-{size}-{theme}.png")
             page.context.close()
-    for line in api.get("/queue").json()["running"] + api.get("/queue").json()["waiting"]:
-        api.post(f"/videos/{line['id']}/cancel")
+    put_away(api)
 
 
 def main() -> None:
@@ -138,6 +142,7 @@ def main() -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         with serving(data_dir) as url, httpx2.Client(base_url=f"{url}/v1", timeout=60) as api:
+            put_away(api)
             ids = fill(api)
             for size in SIZES:
                 for theme in THEMES:
