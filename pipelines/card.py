@@ -23,6 +23,7 @@ from pipelines.licence import Licence
 from pipelines.memory import Memory
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Lora, SourceClip, VideoShape, Window
+from pipelines.weights import Weights
 from pipelines.wish import Resolved, Wish
 
 Capability = Literal[
@@ -59,34 +60,6 @@ class Sampling(BaseModel):
     edit_strength: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.7, description="How far an edit goes from its source if nobody says: 0 keeps it, 1 forgets it."
     )
-
-
-class Component(BaseModel):
-    """A part of a model that has weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    params: PositiveInt = Field(description="Parameters, counted from the published configuration.")
-    stage: Literal["encode", "denoise", "decode"] = Field(description="The stage that cannot do without it.")
-    dtype: DType | None = Field(default=None, description="What it computes in, if that is not the plan's choice.")
-
-
-class Weights(BaseModel):
-    """Where the weights are: inside the project, in a hub repository at a revision, or in a folder of this machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    package: str | None = Field(default=None, description="Folder of this checkout, dotted: 'pipelines.embedded'.")
-    repo: str | None = Field(default=None, description="Hub repository, 'owner/name'.")
-    folder: Path | None = Field(default=None, description="Folder of this machine, for cards that users add.")
-    layout: str = Field(default="", description="Class that the checkpoint's index names.")
-    revision: str = Field(description="Commit of the repository, or version of the packaged weights.")
-    components: dict[str, Component] = Field(default_factory=dict, description="The parts, by their folders' names.")
-    without: frozenset[str] = Field(default=frozenset(), description="Parts of the checkpoint that are not needed.")
-
-    @model_validator(mode="after")
-    def _exactly_one_place(self) -> Weights:
-        if sum(place is not None for place in (self.package, self.repo, self.folder)) != 1:
-            raise ValueError("name one of package, repo and folder")
-        return self
 
 
 class ModelCard(BaseModel):

@@ -1,4 +1,4 @@
-"""Fetching checkpoints into the shared cache of Hugging Face, whole and verified, and removing them."""
+"""Fetching weights into the shared cache of Hugging Face, whole and verified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +17,8 @@ from typing import Any
 
 from pipelines import snapshot
 from pipelines.card import ModelCard
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, WeightsMissing
+from pipelines.holdings import Origin, installed, origins, weights_folder
 
 # Left free beside what is fetched: a disk that is full to the last byte takes the database with it.
 SPARE_BYTES = 1 << 30
@@ -34,8 +35,10 @@ class HubError(PipelineError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository. ``sha256`` is None for small ones, which git keeps itself."""
+    """A file of a repository at a commit. ``sha256`` is None for small ones, which git keeps itself."""
 
+    repo: str
+    commit: str
     name: str
     size: int
     sha256: str | None
@@ -57,32 +60,21 @@ class Source:
     revision: str
     licence: str = "its own"
 
-    @classmethod
-    def of(cls, card: ModelCard) -> Source:
-        """Return where a model comes from.
-
-        Raises:
-            HubError: From no hub.
-        """
-        if card.weights.repo is None:
-            raise HubError(f"The weights of {card.id} come from no hub.")
-        return cls(card.id, card.weights.repo, card.weights.revision, card.licence.id)
-
 
 @dataclass(frozen=True)
 class Listing:
-    """What a checkpoint consists of.
+    """What a card's weights consist of.
 
     Attributes:
-        commit: Of the repository.
+        commits: Of the repositories, the checkpoint's first.
         files: Those that are needed.
-        there: The names of those that the cache has, with as many bytes as they should have.
+        there: Those that the cache has, with as many bytes as they should have.
         free_bytes: Room on the cache's disk.
     """
 
-    commit: str
+    commits: Mapping[str, str]
     files: tuple[RemoteFile, ...]
-    there: frozenset[str]
+    there: frozenset[RemoteFile]
     free_bytes: int
 
     @property
@@ -93,7 +85,7 @@ class Listing:
     @property
     def missing_bytes(self) -> int:
         """What is still to be fetched."""
-        return sum(file.size for file in self.files if file.name not in self.there)
+        return sum(file.size for file in self.files if file not in self.there)
 
 
 Progress = Callable[[str, int, int], None]
@@ -101,28 +93,28 @@ Progress = Callable[[str, int, int], None]
 
 
 def look(card: ModelCard, cache: Path) -> Listing:
-    """Ask the hub what a checkpoint consists of, and the cache what of it is there.
+    """Ask the hub what a card's weights consist of, and the cache what of it is there.
 
     Raises:
         HubError: The hub does not answer, does not know it, or wants a licence accepted first.
     """
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - heavy, and seldom needed
-
-    source = Source.of(card)
-    repo = source.repo
-    with _explained(source):
-        commit, everything = _files(source)
-        names = _parts(repo, commit, cache) - card.weights.without
-    files = tuple(file for file in everything if snapshot.is_needed(file.name, names))
-    _check_safe(card, names, files)
-    there = {f.name for f in files if _has(try_to_load_from_cache(repo, f.name, cache, commit), f.size)}
-    return Listing(commit, files, frozenset(there), _free(cache))
+    commits: dict[str, str] = {}
+    files: dict[RemoteFile, None] = {}
+    for origin in origins(card.weights):
+        source = _source(card, origin)
+        with _explained(source):
+            commit, everything = _files(source)
+            parts = _parts(origin.repo, commit, cache) if origin.has_checkpoint else set[str]()
+        _check_whole(card, origin, parts, everything)
+        commits[origin.repo] = commit
+        files |= dict.fromkeys(file for file in everything if origin.needs(file.name, parts))
+    return Listing(commits, tuple(files), frozenset(file for file in files if _has(cache, file)), _free(cache))
 
 
 def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
-    """Fetch what is missing of a checkpoint, and check what was fetched and what is there: what is sound is kept.
+    """Fetch what is missing of a card's weights, and check what was fetched and what is there: what is sound is kept.
 
-    Without a hub (HF_HUB_OFFLINE), a checkpoint that is whole is taken as it is.
+    Without a hub (HF_HUB_OFFLINE), weights that are whole are taken as they are.
 
     Args:
         card: Of the model.
@@ -130,62 +122,37 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
         progress: Called when a file begins and ends, and now and then between.
 
     Returns:
-        The snapshot's folder.
+        The checkpoint's folder.
 
     Raises:
         HubError: It cannot be fetched, there is no room for it, or a file stays damaged however often it is fetched.
     """
-    source = Source.of(card)
-    repo, revision = source.repo, source.revision
-    whole = snapshot.find(cache, repo, revision, card.weights.without)
-    if whole is not None and _is_offline():
-        return whole
+    if installed(card) and _is_offline():
+        return weights_folder(card)
     listing = look(card, cache)
-    _check_room(source, listing.missing_bytes, listing.free_bytes, cache)
+    sources = {origin.repo: _source(card, origin) for origin in origins(card.weights)}
+    _check_room(card.id, listing.missing_bytes, listing.free_bytes, cache)
     done = listing.total_bytes - listing.missing_bytes
     for file in listing.files:
-        if file.name in listing.there and file.sha256 is None:
+        if file in listing.there and file.sha256 is None:
             continue
         progress(file.name, done, listing.total_bytes)
-        if file.name in listing.there:
-            if _sha256(_in_cache(cache, repo, listing.commit, file)) == file.sha256:
+        if file in listing.there:
+            if _sha256(_in_cache(cache, file)) == file.sha256:
                 continue
             done -= file.size
-        with _explained(source):
-            _fetch(repo, file, listing.commit, cache, _meter(progress, file.name, done, listing.total_bytes))
+        with _explained(sources[file.repo]):
+            _fetch(file, cache, _meter(progress, file.name, done, listing.total_bytes))
         done += file.size
         progress(file.name, done, listing.total_bytes)
-    with _explained(source):
-        # The branch's name is written down last: what it leads to is whole.
-        _download(repo, snapshot.INDEX, revision=revision, cache_dir=cache)
-    folder = snapshot.find(cache, repo, revision, card.weights.without)
-    if folder is None:
-        raise HubError(f"{card.id} was fetched, and lacks files that its index names; try again.")
-    return folder
-
-
-def remove(card: ModelCard, cache: Path) -> int:
-    """Remove a checkpoint from the cache; files that other revisions share stay.
-
-    Returns:
-        The bytes that are free now.
-    """
-    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - heavy, and seldom needed
-
-    repo = Source.of(card).repo
-    if not snapshot.repository_folder(cache, repo).exists():
-        return 0
-    scanned = scan_cache_dir(cache)
-    commits = [revision.commit_hash for r in scanned.repos if r.repo_id == repo for revision in r.revisions]
-    if not commits:
-        # Nothing but what was never finished.
-        folder = snapshot.repository_folder(cache, repo)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        shutil.rmtree(folder)
-        return size
-    strategy = scanned.delete_revisions(*commits)
-    strategy.execute()
-    return strategy.expected_freed_size
+    for origin in origins(card.weights):
+        with _explained(_source(card, origin)):
+            # The branch's name is written down last: what it leads to is whole.
+            _download(origin.repo, origin.first, revision=origin.revision, cache_dir=cache)
+    try:
+        return weights_folder(card)
+    except WeightsMissing as error:
+        raise HubError(f"{card.id} was fetched, and is not whole all the same. {error.message}") from error
 
 
 def pull_lora(source: Source, file: str | None, cache: Path, folder: Path, progress: Progress) -> Path:
@@ -205,7 +172,7 @@ def pull_lora(source: Source, file: str | None, cache: Path, folder: Path, progr
         HubError: It cannot be fetched, there is no room for it, or nobody knows which of several files is meant.
     """
     with _explained(source):
-        commit, everything = _files(source)
+        _, everything = _files(source)
     able = {one.name: one for one in everything if one.name.endswith(".safetensors") and _LORA.fullmatch(one.name)}
     if file is None and len(able) == 1:
         file = next(iter(able))
@@ -213,15 +180,15 @@ def pull_lora(source: Source, file: str | None, cache: Path, folder: Path, progr
         there = ", ".join(sorted(able)) or "none"
         raise HubError(f"Say with --file which safetensors file of {source.repo} is meant. There are: {there}.")
     wanted = able[file]
-    _check_room(source, 2 * wanted.size, _free(cache), cache)
+    _check_room(source.name, 2 * wanted.size, _free(cache), cache)
     progress(file, 0, wanted.size)
     with _explained(source):
-        _fetch(source.repo, wanted, commit, cache, _meter(progress, file, 0, wanted.size))
+        _fetch(wanted, cache, _meter(progress, file, 0, wanted.size))
     target = folder / source.repo / file
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_suffix(".part")
     # Not a link: what requests name has to be in the folder itself.
-    shutil.copyfile(_in_cache(cache, source.repo, commit, wanted), half)
+    shutil.copyfile(_in_cache(cache, wanted), half)
     half.replace(target)
     progress(file, wanted.size, wanted.size)
     return target
@@ -232,14 +199,22 @@ def _files(source: Source) -> tuple[str, list[RemoteFile]]:
     from huggingface_hub import HfApi  # noqa: PLC0415 - heavy, and seldom needed
 
     found = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
-    siblings = found.siblings or []
-    return str(found.sha), [RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in siblings]
+    commit, siblings = str(found.sha), found.siblings or []
+    return commit, [
+        RemoteFile(source.repo, commit, s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in siblings
+    ]
 
 
-def _check_room(source: Source, missing: int, free: int, cache: Path) -> None:
+def _source(card: ModelCard, origin: Origin) -> Source:
+    # The licence that the card tells is the checkpoint's.
+    licence = card.licence.id if origin.has_checkpoint else "its own"
+    return Source(card.id, origin.repo, origin.revision, licence)
+
+
+def _check_room(name: str, missing: int, free: int, cache: Path) -> None:
     if missing + SPARE_BYTES > free:
         raise HubError(
-            f"{source.name} needs {_gb(missing)} more, and {_gb(free)} are free on the disk of "
+            f"{name} needs {_gb(missing)} more, and {_gb(free)} are free on the disk of "
             f"{cache}, of which {_gb(SPARE_BYTES)} stay free. Make room, or let HF_HUB_CACHE name another disk."
         )
 
@@ -258,23 +233,31 @@ def _parts(repo: str, commit: str, cache: Path) -> set[str]:
         raise HubError(f"{repo} has no sound {snapshot.INDEX}: {error}.") from error
 
 
-def _check_safe(card: ModelCard, names: set[str], files: Sequence[RemoteFile]) -> None:
-    with_config = {f.name.split("/")[0] for f in files if f.name.endswith("/config.json")}
-    with_weights = {f.name.split("/")[0] for f in files if f.name.endswith(".safetensors")}
-    unsafe = sorted((with_config - with_weights) & names)
+def _check_whole(card: ModelCard, origin: Origin, parts: Collection[str], files: Sequence[RemoteFile]) -> None:
+    names = {file.name for file in files}
+    absent = sorted((origin.files | {f"{folder}/{snapshot.CONFIG}" for folder in origin.folders}) - names)
+    if absent:
+        raise HubError(
+            f"{origin.repo} at revision {origin.revision} has no {', '.join(absent)}, which {card.id} needs."
+        )
+    needed = {name.rpartition("/")[::2] for name in names if origin.needs(name, parts)}
+    with_config = {folder for folder, file in needed if file == snapshot.CONFIG}
+    with_weights = {folder for folder, file in needed if file.endswith(".safetensors")}
+    unsafe = sorted(with_config - with_weights - origin.bare)
     if unsafe:
         raise HubError(
             f"{card.id}: {', '.join(unsafe)} comes without safetensors. Pickled weights are programs: none are loaded."
         )
 
 
-def _has(path: object, size: int) -> bool:
+def _has(cache: Path, file: RemoteFile) -> bool:
     """Tell whether a file is in the cache, and as long as it should be."""
-    return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == size
+    path = _in_cache(cache, file)
+    return path.is_file() and path.stat().st_size == file.size
 
 
-def _in_cache(cache: Path, repo: str, commit: str, file: RemoteFile) -> Path:
-    return snapshot.repository_folder(cache, repo) / "snapshots" / commit / file.name
+def _in_cache(cache: Path, file: RemoteFile) -> Path:
+    return snapshot.repository_folder(cache, file.repo) / "snapshots" / file.commit / file.name
 
 
 def _drop(path: Path) -> None:
@@ -289,15 +272,17 @@ def _is_offline() -> bool:
     return is_offline_mode()
 
 
-def _fetch(repo: str, file: RemoteFile, commit: str, cache: Path, bar: type) -> None:
+def _fetch(file: RemoteFile, cache: Path, bar: type) -> None:
     # What the cache has of it is damaged, or else nobody would fetch it.
-    _drop(_in_cache(cache, repo, commit, file))
+    _drop(_in_cache(cache, file))
     for _ in range(TRIES):
-        path = Path(_download(repo, file.name, revision=commit, cache_dir=cache, tqdm_class=bar))
+        path = Path(_download(file.repo, file.name, revision=file.commit, cache_dir=cache, tqdm_class=bar))
         if file.sha256 is None or _sha256(path) == file.sha256:
             return
         _drop(path)
-    raise HubError(f"{file.name} of {repo} arrived damaged {TRIES} times; the connection or the hub's copy is broken.")
+    raise HubError(
+        f"{file.name} of {file.repo} arrived damaged {TRIES} times; the connection or the hub's copy is broken."
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.card import Component, ModelCard
+from pipelines.card import ModelCard
 from pipelines.memory import BYTES
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Stage, VideoShape
+from pipelines.weights import Component
 from pipelines.wish import Wish
 
 GIB = 2**30

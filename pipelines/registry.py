@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines import snapshot
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
-from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.errors import MissingCapability, UnknownModel
 from pipelines.fitting import fits
+from pipelines.holdings import installed, weights_folder, weights_missing
 from pipelines.plan import Device, MemoryPlan
 from pipelines.types import DType
 
@@ -66,7 +65,7 @@ class Registry:
             return usable[0]
         cards = self._meant_by(name)
         if cards:
-            raise _missing(cards[0])
+            raise weights_missing(cards[0])
         here = [known for known in self.names() if any(map(installed, self._meant_by(known)))]
         more = f" and {len(here) - MOST_NAMED} more" if len(here) > MOST_NAMED else ""
         listed = ", ".join(here[:MOST_NAMED]) + more
@@ -182,44 +181,6 @@ def _first_complaint(error: Exception) -> str:
         place = ".".join(map(str, first["loc"]))
         return f"{place}: {first['msg']}" if place else first["msg"]
     return " ".join(str(error).split())
-
-
-def weights_folder(card: ModelCard) -> Path:
-    """Return the card's checkpoint: the folder with ``model_index.json``.
-
-    Raises:
-        WeightsMissing: It is not on this machine, or not all of it.
-    """
-    weights = card.weights
-    if weights.package is not None:
-        folder = Path(str(files(weights.package))) if find_spec(weights.package) is not None else None
-    elif weights.folder is not None:
-        folder = weights.folder
-    else:
-        folder = snapshot.find(snapshot.shared_cache(), str(weights.repo), weights.revision, weights.without)
-    if folder is None or snapshot.missing(folder, weights.without):
-        raise _missing(card)
-    return folder
-
-
-def _missing(card: ModelCard) -> WeightsMissing:
-    weights = card.weights
-    if weights.package is not None:
-        way = f"They ship with the project, in {weights.package.replace('.', '/')}; this copy of it is incomplete."
-    elif weights.folder is not None:
-        way = f"They were in {weights.folder}, where something is missing now."
-    else:
-        way = f"They are {weights.repo} at revision {weights.revision}; fetch them with: homereel pull {card.id}"
-    return WeightsMissing(f"The weights of {card.id} are not on this machine. {way}", param="model")
-
-
-def installed(card: ModelCard) -> bool:
-    """Tell whether the card's weights are on this machine."""
-    try:
-        weights_folder(card)
-    except WeightsMissing:
-        return False
-    return True
 
 
 def family_of(card: ModelCard) -> type[VideoPipeline[Any, Any]]:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 INDEX = "model_index.json"
+CONFIG = "config.json"
 # What a part of a pipeline is made of. Pickles are programs: they are neither fetched nor loaded.
 NEEDED = (".json", ".txt", ".model", ".safetensors")
+SINGLE_FILES = (".safetensors",)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # The largest header that the format allows.
 _MAX_HEADER = 100_000_000
@@ -35,22 +37,14 @@ def repository_folder(cache: Path, repo: str) -> Path:
     return cache / f"models--{repo.replace('/', '--')}"
 
 
-def find(cache: Path, repo: str, revision: str, without: Collection[str] = ()) -> Path | None:
-    """Return the folder of a whole snapshot, or None if it is not there or lacks a file.
-
-    Args:
-        cache: The shared cache.
-        repo: Of the hub.
-        revision: A commit, or what names one.
-        without: Parts that it need not have.
-    """
+def snapshot_folder(cache: Path, repo: str, revision: str) -> Path:
+    """Return the folder of a repository at a commit, or at what names one; it need not be there."""
     folder = repository_folder(cache, repo)
     try:
         commit = (folder / "refs" / revision).read_text().strip()
     except OSError:
         commit = revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if not missing(snapshot, without) else None
+    return folder / "snapshots" / commit
 
 
 def parts(index: dict[str, object]) -> list[str]:
@@ -77,12 +71,13 @@ def made_by(entry: object) -> tuple[str, str] | None:
     return (str(said[0]), str(said[1])) if len(said) > 1 and all(said[:2]) else None
 
 
-def missing(folder: Path, without: Collection[str] = ()) -> list[str]:
+def missing(folder: Path, without: Collection[str] = (), bare: Collection[str] = ()) -> list[str]:
     """Return what a checkpoint lacks to be whole: the paths of files below its folder, or a phrase.
 
     Args:
         folder: The checkpoint's.
         without: Parts that it need not have.
+        bare: Parts of which it needs the configuration alone.
     """
     try:
         names = parts(json.loads((folder / INDEX).read_text()))
@@ -90,23 +85,31 @@ def missing(folder: Path, without: Collection[str] = ()) -> list[str]:
         return [INDEX]
     except (ValueError, AttributeError) as error:
         return [f"a sound {INDEX} ({error})"]
-    return [lacking for name in names if name not in without for lacking in _missing_of_part(folder, name)]
+    lacking: list[str] = []
+    for name in names:
+        if name in without:
+            continue
+        if name not in bare:
+            lacking += [f"{name}/{file}" for file in missing_of_part(folder / name)]
+        elif not (folder / name / CONFIG).exists():
+            lacking.append(f"{name}/{CONFIG}")
+    return lacking
 
 
-def _missing_of_part(folder: Path, name: str) -> list[str]:
-    part = folder / name
+def missing_of_part(part: Path) -> list[str]:
+    """Return what a part lacks to be whole: the names of files in its folder; an empty one if all of it."""
     if not part.is_dir():
-        return [f"{name}/"]
+        return [""]
     lacking: list[str] = []
     for index in part.glob("*.safetensors.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError):
-            return [f"{name}/{index.name}"]
-        lacking += [f"{name}/{shard}" for shard in sorted(shards) if not (part / shard).exists()]
+            return [index.name]
+        lacking += [shard for shard in sorted(shards) if not (part / shard).exists()]
     # Schedulers and tokenizers have a configuration and no weights.
-    if (part / "config.json").exists() and not any(part.glob("*.safetensors*")):
-        lacking.append(f"{name}/*.safetensors")
+    if (part / CONFIG).exists() and not any(part.glob("*.safetensors*")):
+        lacking.append("*.safetensors")
     return lacking
 
 
@@ -183,22 +186,10 @@ def flaw_of(file: Path) -> str | None:
     return f"{missing} bytes are missing" if missing > 0 else None
 
 
-def size_of(folder: Path) -> int:
-    """Return how many bytes the files of a snapshot take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def is_needed(name: str, names: set[str]) -> bool:
-    """Tell whether a file of a repository belongs to its pipeline.
-
-    Args:
-        name: Path of the file in the repository.
-        names: The parts of the pipeline.
-    """
+def is_weights(name: str, folders: Collection[str]) -> bool:
+    """Tell whether a file of a repository belongs to one of the parts in these folders."""
     folder, _, file = name.rpartition("/")
-    if name == INDEX:
-        return True
-    return folder in names and name.endswith(NEEDED) and not _is_variant(file)
+    return folder in folders and name.endswith(NEEDED) and not _is_variant(file)
 
 
 def _is_variant(file: str) -> bool:

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines import snapshot
 from pipelines.errors import WeightsMissing
+from pipelines.holdings import files_of
 from pipelines.machine import free_disk_bytes, free_ram_bytes, ram_bytes
 from pipelines.needs import GIB
-from pipelines.registry import Registry, weights_folder
+from pipelines.registry import Registry
 from server.devices import Gpu, gpus, torch_is_for_cpus
 from server.settings import Settings, visible_gpus
 from server.space import GB
@@ -217,13 +218,12 @@ def weights_finding(registry: Registry) -> Finding:
     broken: list[str] = []
     for card in registry.cards.values():
         try:
-            folder = weights_folder(card)
+            files = [file for file in files_of(card) if file.suffix in snapshot.SINGLE_FILES]
         except WeightsMissing:
             continue
         here.append(card.id)
-        broken += [
-            f"{file}: {flaw}" for file in sorted(folder.rglob("*.safetensors")) if (flaw := snapshot.flaw_of(file))
-        ]
+        broken += [f"{file}: {flaw}" for file in files if (flaw := snapshot.flaw_of(file))]
+    broken = list(dict.fromkeys(broken))
     if registry.unreadable:
         return Finding("models", "fails", "; ".join(registry.unreadable), "mend the card, or delete it")
     if broken:

@@ -21,11 +21,12 @@ NONE: Mapping[str, str] = {}
 
 @dataclass
 class Hub:
-    """A hub with one repository.
+    """A hub with one repository, and others beside it.
 
     Attributes:
         repo: Its name.
         files: Its content.
+        beside: Content of the others, by their names; elsewhere here, their files are called NAME/FILE.
         gated: Whether its files are shown to those only who have accepted a licence.
         token: The token of somebody who has; None lets nobody in.
         cut: Files whose transfer breaks off after so many bytes, once.
@@ -35,6 +36,7 @@ class Hub:
 
     repo: str
     files: dict[str, bytes]
+    beside: dict[str, dict[str, bytes]] = field(default_factory=dict[str, dict[str, bytes]])
     gated: bool = False
     token: str | None = None
     cut: dict[str, int] = field(default_factory=dict[str, int])
@@ -52,18 +54,18 @@ class Hub:
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         }
 
-    def info(self) -> dict[str, object]:
-        """Describe the repository, as ``GET /api/models/REPO/revision/REVISION?blobs=true`` does."""
+    def info(self, repo: str = "") -> dict[str, object]:
+        """Describe the repository, or another one, as ``GET /api/models/REPO/revision/REVISION?blobs=true`` does."""
         siblings: list[dict[str, object]] = []
-        for name, content in self.files.items():
+        for name, content in self.beside.get(repo, self.files).items():
             described: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "b" * 40}
             if name.endswith(LARGE):
                 sha = hashlib.sha256(content).hexdigest()
                 described["lfs"] = {"sha256": sha, "size": len(content), "pointerSize": 134}
             siblings.append(described)
         return {
-            "id": self.repo,
-            "modelId": self.repo,
+            "id": repo or self.repo,
+            "modelId": repo or self.repo,
             "sha": COMMIT,
             "siblings": siblings,
             "private": False,
@@ -88,22 +90,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        repo = re.escape(self.hub.repo)
-        if re.fullmatch(rf"/api/models/{repo}(/revision/[^/]+)?", path):
-            self._send(200, json.dumps(self.hub.info()).encode(), with_body=with_body)
+        repo = next((name for name in self.hub.beside if name in path), self.hub.repo)
+        inside = re.escape(repo)
+        if re.fullmatch(rf"/api/models/{inside}(/revision/[^/]+)?", path):
+            described = self.hub.info() if repo == self.hub.repo else self.hub.info(repo)
+            self._send(200, json.dumps(described).encode(), with_body=with_body)
             return
-        found = re.fullmatch(rf"/{repo}/resolve/([^/]+)/(.+)", path)
+        found = re.fullmatch(rf"/{inside}/resolve/([^/]+)/(.+)", path)
         if found is None:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body=with_body)
         elif self.hub.gated and self.headers.get("authorization") != f"Bearer {self.hub.token}":
             self._send(401, b"{}", {"X-Error-Code": "GatedRepo"}, with_body=with_body)
-        elif found[2] not in self.hub.files:
+        elif found[2] not in (files := self.hub.beside.get(repo, self.hub.files)):
             self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"}, with_body=with_body)
         else:
-            self._file(found[2], with_body=with_body)
+            label = found[2] if repo == self.hub.repo else f"{repo}/{found[2]}"
+            self._file(label, files[found[2]], with_body=with_body)
 
-    def _file(self, name: str, *, with_body: bool) -> None:
-        content = self.hub.files[name]
+    def _file(self, name: str, content: bytes, *, with_body: bool) -> None:
         sha = hashlib.sha256(content).hexdigest()
         asked = re.match(r"bytes=(\d+)-", self.headers.get("range", ""))
         start = int(asked[1]) if asked else 0

@@ -147,7 +147,7 @@ class Host(Generic[P]):
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
-            "weights": self.card.weights.revision,
+            "weights": self.card.weights.versions,
             "dtype": plan.dtype,
             "device": plan.device,
         }

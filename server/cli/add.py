@@ -85,7 +85,10 @@ def _alike(folder: Path, cards: Mapping[str, ModelCard]) -> ModelCard:
     """Return the card whose checkpoint has the same class and about as many parameters."""
     layout = json.loads((folder / snapshot.INDEX).read_text()).get("_class_name")
     alike = [
-        card for card in cards.values() if card.weights.layout == layout and "transformer" in card.weights.components
+        card
+        for card in cards.values()
+        # A checkpoint is whole by itself; what a card borrows would be put on top of it.
+        if card.weights.layout == layout and "transformer" in card.weights.components and not card.weights.borrowed
     ]
     if not alike:
         known = sorted({card.weights.layout for card in cards.values() if card.weights.layout})

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
-from pipelines import snapshot
 from pipelines.fitting import least_vram
+from pipelines.holdings import installed, size_of
 from pipelines.needs import GIB
-from pipelines.registry import installed, weights_folder
 from server.cli.models import registry, size_text
 from server.cli.outcome import Outcome
 from server.cli.words import print_wide
@@ -92,7 +91,7 @@ def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
         max_seconds=card.shape.max_seconds,
         vram_bytes=least_vram(card),
         installed=here,
-        bytes=snapshot.size_of(weights_folder(card)) if here else 0,
+        bytes=size_of(card) if here else 0,
         duties=tuple(card.licence.duties),
         aliases=aliases,
     )

@@ -6,12 +6,13 @@ import json
 import re
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from pipelines import hub, snapshot
+from pipelines.holdings import origins, size_of
 from server.cli.models import card_of, keep, size_text
 from server.cli.outcome import Failure, Outcome
 from server.loras import SUFFIX, changes_weights
@@ -44,7 +45,7 @@ def run(options: Namespace) -> int:
     if options.lora:
         return _pull_lora(options)
     card = card_of(options.model)
-    if card.weights.repo is None:
+    if not origins(card.weights):
         raise Failure(f"{card.id} is on this machine already, and comes from no hub")
     if options.revision is not None:
         card = _at(card, options.revision)
@@ -76,21 +77,30 @@ def _named(revision: str) -> str:
 
 def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
     listing = hub.look(card, cache)
+    repositories = [_told(listing, repo) for repo in listing.commits]
     if as_json:
         told = {
             "model": card.id,
-            "repo": card.weights.repo,
-            "commit": listing.commit,
+            "repo": repositories[0]["repo"],
+            "commit": repositories[0]["commit"],
             "files": len(listing.files),
             "total_bytes": listing.total_bytes,
             "missing_bytes": listing.missing_bytes,
             "free_bytes": listing.free_bytes,
+            "repositories": repositories,
         }
         print(json.dumps(told))
         return Outcome.DONE
-    print(f"{card.weights.repo} at {listing.commit}: {len(listing.files)} files, {size_text(listing.total_bytes)}")
+    for told in repositories:
+        print("{repo} at {commit}: {files} files, ".format(**told) + size_text(told["total_bytes"]))
     print(f"to fetch: {size_text(listing.missing_bytes)}; free on the disk of {cache}: {size_text(listing.free_bytes)}")
     return Outcome.DONE
+
+
+def _told(listing: hub.Listing, repo: str) -> dict[str, Any]:
+    files = [file for file in listing.files if file.repo == repo]
+    size = sum(file.size for file in files)
+    return {"repo": repo, "commit": listing.commits[repo], "files": len(files), "total_bytes": size}
 
 
 def _pull_lora(options: Namespace) -> int:
@@ -131,7 +141,7 @@ def _bar(what: str) -> Generator[hub.Progress]:
 def _pull(card: ModelCard, cache: Path, as_json: bool) -> None:  # noqa: FBT001 - one of its two ways to speak
     with _bar(card.id) as show:
         folder = hub.pull(card, cache, show)
-    size = snapshot.size_of(folder)
+    size = size_of(card)
     if as_json:
         print(json.dumps({"model": card.id, "path": str(folder), "bytes": size}))
     else:

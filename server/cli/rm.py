@@ -6,7 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from pipelines import hub, snapshot
+from pipelines import snapshot
+from pipelines.holdings import installed, origins
+from pipelines.removal import remove, sharing
 from server.cli.models import card_of, registry, size_text
 from server.cli.outcome import Failure, Outcome
 from server.settings import Settings
@@ -33,17 +35,20 @@ def run(options: Namespace) -> int:
         print(json.dumps({"model": card.id, "freed_bytes": 0}) if options.json else said)
         return Outcome.DONE
     cache = snapshot.shared_cache()
-    shared = [c.id for c in registry().cards.values() if c.weights.repo == card.weights.repo and c.id != card.id]
-    further = f", and with it what {', '.join(shared)} has there" if shared else ""
-    question = f"Remove {card.weights.repo} from {cache}{further}? Other programs may use it. [y/N] "
-    if not options.yes and not _agreed(question):
+    others = sharing(card, registry().cards.values())
+    needed = f" that {', '.join(other.id for other in others)} can do without" if others else ""
+    repositories = " and ".join(dict.fromkeys(origin.repo for origin in origins(card.weights)))
+    if not options.yes and not _agreed(
+        f"Remove from {cache} what is there of {repositories}{needed}? Other programs may use it. [y/N] "
+    ):
         raise Failure("nothing was removed")
-    try:
-        freed = hub.remove(card, cache)
-    except hub.HubError as error:
-        raise Failure(error.message) from error
-    said = f"{card.id}: {size_text(freed)} are free now" if freed else f"{card.id} was not here"
-    print(json.dumps({"model": card.id, "freed_bytes": freed}) if options.json else said)
+    freed = remove(card, others, cache)
+    if options.json:
+        print(json.dumps({"model": card.id, "freed_bytes": freed, "kept_for": [other.id for other in others]}))
+        return Outcome.DONE
+    print(f"{card.id}: {size_text(freed)} are free now" if freed else f"{card.id}: nothing was there to be removed")
+    if others and installed(card):
+        print(f"all of it belongs to {', '.join(other.id for other in others)}, too, and stays until they go")
     return Outcome.DONE
 
 

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query
 
 from pipelines.card import ModelCard
 from pipelines.errors import UnknownModel, WeightsMissing
-from pipelines.registry import Registry, installed
+from pipelines.holdings import installed, origins
+from pipelines.registry import Registry
 from server.deps import BodyDep, Caller, CallerDep, Services, ServicesDep
 from server.errors import ApiError, Forbidden, InvalidRequest, NotFound
 from server.jobs import NOBODY
@@ -62,7 +63,7 @@ def pull_model(model: ModelId, body: BodyDep, caller: CallerDep, services: Servi
     """
     card = _card(model, caller, services)
     asked = validated(PullCreate, body.fields(), {})
-    if card.weights.repo is None or installed(card):
+    if not origins(card.weights) or installed(card):
         raise _CannotPull(f"{card.id} is on this machine already.", param="model", code="model_installed")
     accepted = {asked.accept_licence, *services.settings.accept_licences}
     if not card.licence.is_open and card.licence.id not in accepted:

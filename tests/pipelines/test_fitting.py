@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.card import Component, ModelCard, Weights
+from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.fitting import fit, lacks, lower, rungs
 from pipelines.memory import Cost, Memory
@@ -14,6 +14,7 @@ from pipelines.needs import GIB, Demand, model_bytes, needs
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import GenerationRequest, Stage, VideoShape, Window
+from pipelines.weights import Component, Weights
 
 SHAPE = VideoShape(81, 480, 832, 16)
 SHORT = SHAPE._replace(frames=17)

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipelines.card import Component, ModelCard
+from pipelines.card import ModelCard
 from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
 from pipelines.needs import GIB
 from pipelines.plan import Device
 from pipelines.registry import Registry, family_of, installed, load_registry, weights_folder
 from pipelines.types import ImageCondition
+from pipelines.weights import Component
 from pipelines.wish import Wish
 
 CARD = """

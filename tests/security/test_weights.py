@@ -120,6 +120,11 @@ def test_no_card_can_ask_for_code_or_pickles(tmp_path: Path) -> None:
             ModelCard.model_validate({**plain, **extra})
         with pytest.raises(ValidationError):
             ModelCard.model_validate({**plain, "weights": {**plain["weights"], **extra}})
+    outside = ("../x.safetensors", "/x.safetensors", "a/../x.safetensors", "model.bin", "model.pt", "model.py")
+    for name in outside:
+        borrowed = {"thing": {"repo": "owner/name", "file": name}}
+        with pytest.raises(ValidationError):
+            ModelCard.model_validate({**plain, "weights": {**plain["weights"], "borrowed": borrowed}})
 
 
 @pytest.mark.parametrize("family", ["../evil", "os", "a.b", "a/b", "", "__init__", "a-b", "A"])

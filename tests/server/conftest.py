@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipelines.card import Component, ModelCard
+from pipelines.card import ModelCard
 from pipelines.loading import loaded
 from pipelines.needs import GIB
 from pipelines.plan import Device, MemoryPlan, numbers_of
+from pipelines.weights import Component
 from server.jobs import WorkerId
 from server.residents import Residents, Source
 from server.settings import Settings

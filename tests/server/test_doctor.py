@@ -193,7 +193,7 @@ def test_installed_models_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert is_wrong(weights_finding(Registry({}, {})))
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "model.safetensors").write_bytes(safetensors(missing=1))
-    monkeypatch.setattr(doctor, "weights_folder", lambda card: tmp_path)
+    monkeypatch.setattr(doctor, "files_of", lambda card: list(tmp_path.rglob("*")))
     finding = weights_finding(registry)
     assert is_wrong(finding)
     assert "model.safetensors: 1 bytes are missing" in finding.message

@@ -12,13 +12,14 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVid
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
 
 from pipelines import footage, media
-from pipelines.card import Component, ModelCard
+from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.fitting import fit, lower, rungs
 from pipelines.needs import GIB, Demand
 from pipelines.plan import Device, MemoryPlan, numbers_of
 from pipelines.registry import installed, load_registry
 from pipelines.types import Frames, GenerationRequest, Given, OnStep, Stage, VideoShape
+from pipelines.weights import Component
 from pipelines.wish import Wish
 from server.assets import AssetStore, Variant
 from server.jobs import JobId, JobStatus

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from pipelines.card import Component, ModelCard
+from pipelines.card import ModelCard
 from pipelines.errors import Cancelled, DoesNotFit, WeightsMissing
 from pipelines.loading import loaded
 from pipelines.needs import GIB
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.types import DType, GenerationRequest, VideoShape
+from pipelines.weights import Component
 from server.residents import Residents, Source, find
 from server.settings import Settings
 from tests.conftest import FakePipeline

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.card import Component, ModelCard, Weights
+from pipelines.card import ModelCard
 from pipelines.needs import GIB, typical_request
 from pipelines.registry import Registry
+from pipelines.weights import Component, Weights
 from server.cli import plan
 from server.cli.plan import report
 from server.devices import describe

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ import yaml
 
 from pipelines import snapshot
 from tests.hub_server import COMMIT, Hub, serving
+from tests.server.cli.pulling import Command, command_of
 
 REPO, MODEL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.1-t2v-1.3b"
 SHARD = "transformer/diffusion_pytorch_model-00002-of-00002.safetensors"
 WEIGHTS = 300_000
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def content(seed: int) -> bytes:
@@ -82,23 +80,7 @@ def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
 
 @pytest.fixture
 def homereel(hub: Hub, tmp_path: Path) -> Command:
-    """Run a command as somebody whose cache is empty at first."""
-
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = (
-            os.environ
-            | hub.environment(tmp_path / "hf")
-            | {
-                "HOMEREEL_DATA_DIR": str(tmp_path / "data"),
-                "COLUMNS": "200",
-            }
-        )
-        command = [sys.executable, "-P", "-m", "server.cli", *words]
-        return subprocess.run(
-            command, env=variables | environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
-
-    return run
+    return command_of(hub, tmp_path)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -108,7 +90,7 @@ def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def is_installed(tmp_path: Path) -> Callable[[], bool]:
-    return lambda: snapshot.find(tmp_path / "hf" / "hub", REPO, "main") is not None
+    return lambda: not snapshot.missing(snapshot.snapshot_folder(tmp_path / "hf" / "hub", REPO, "main"))
 
 
 def listed(homereel: Command, **environment: str) -> dict[str, bool]:
@@ -253,8 +235,8 @@ def test_a_disk_without_room_is_noticed_before_the_first_byte(homereel: Command,
     hub.files["vae/diffusion_pytorch_model.safetensors"] = b""
     sizes, hub_info = 10**16, hub.info
 
-    def huge() -> dict[str, object]:
-        info: Any = hub_info()
+    def huge(repo: str = "") -> dict[str, object]:
+        info: Any = hub_info(repo)
         for sibling in info["siblings"]:
             sibling["size"] = sizes
         return info

@@ -57,7 +57,7 @@ def test_a_model_is_fetched_and_its_progress_told(client: TestClient, tmp_path: 
     state = ended(client)
     assert state["status"] == "completed"
     assert state["bytes_done"] == state["bytes_total"] > 900_000
-    assert snapshot.find(tmp_path / "hf" / "hub", REPO, "main") is not None
+    assert not snapshot.missing(snapshot.snapshot_folder(tmp_path / "hf" / "hub", REPO, "main"))
     listed = {model["id"]: model for model in client.get("/v1/models?all=true").json()["data"]}
     assert listed[MODEL]["pull"] == state
 

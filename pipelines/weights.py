@@ -1,0 +1,82 @@
+"""What a card says of its weights: which parts there are, and from where each of them comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from pipelines.snapshot import SINGLE_FILES
+from pipelines.types import DType
+
+# A path inside of a repository, which leads nowhere else.
+_Inside = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+
+
+class Component(BaseModel):
+    """A part of a model that has weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    params: PositiveInt = Field(description="Parameters, counted from the published configuration.")
+    stage: Literal["encode", "denoise", "decode"] = Field(description="The stage that cannot do without it.")
+    dtype: DType | None = Field(default=None, description="What it computes in, if that is not the plan's choice.")
+
+
+class Borrowed(BaseModel):
+    """A file, or a folder with a configuration and safetensors, that is not in the checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    repo: str | None = Field(default=None, description="Hub repository, 'owner/name'.")
+    revision: str = Field(default="main", description="Commit of the repository, or what names one.")
+    file: _Inside | None = Field(default=None, description="Path of a file in the repository.")
+    folder: _Inside | None = Field(default=None, description="Path of a folder in the repository.")
+    path: Path | None = Field(default=None, description="File or folder of this machine, instead of a repository.")
+
+    @model_validator(mode="after")
+    def _exactly_one_place(self) -> Borrowed:
+        inside = (self.file is not None) + (self.folder is not None)
+        if (self.repo is None) == (self.path is None) or inside != (self.repo is not None):
+            raise ValueError("name a repo and one of file and folder, or a path")
+        if self.file is not None and not self.file.endswith(SINGLE_FILES):
+            raise ValueError(f"a file has to be one of {', '.join(SINGLE_FILES)}")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where it is, without what only this machine knows."""
+        return self.path.name if self.path is not None else f"{self.repo}/{self.file or self.folder}@{self.revision}"
+
+
+class Weights(BaseModel):
+    """Where the weights are: inside the project, in a hub repository at a revision, or in a folder of this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    package: str | None = Field(default=None, description="Folder of this checkout, dotted: 'pipelines.embedded'.")
+    repo: str | None = Field(default=None, description="Hub repository, 'owner/name'.")
+    folder: Path | None = Field(default=None, description="Folder of this machine, for cards that users add.")
+    layout: str = Field(default="", description="Class that the checkpoint's index names.")
+    revision: str = Field(description="Commit of the repository, or version of the packaged weights.")
+    components: dict[str, Component] = Field(default_factory=dict, description="The parts, by their folders' names.")
+    without: frozenset[str] = Field(default=frozenset(), description="Parts of the checkpoint that are not needed.")
+    borrowed: dict[str, Borrowed] = Field(
+        default_factory=dict,
+        description="What comes from elsewhere, by the name under which the family asks for it. Under the name of a "
+        "part, it stands in for that part's weights: of the checkpoint, the configuration alone is needed.",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one_place(self) -> Weights:
+        if sum(place is not None for place in (self.package, self.repo, self.folder)) != 1:
+            raise ValueError("name one of package, repo and folder")
+        return self
+
+    @property
+    def bare(self) -> frozenset[str]:
+        """Parts whose weights come from elsewhere, if the checkpoint has them at all."""
+        return frozenset(self.borrowed)
+
+    @property
+    def versions(self) -> str:
+        """What has to be the same for the weights to be the same."""
+        return ", ".join([self.revision, *(f"{name}: {thing.place}" for name, thing in self.borrowed.items())])
