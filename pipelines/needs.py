@@ -103,8 +103,7 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     shape = window_of(card, demand.shape)
     wide = 2 if plan.dtype == "float32" else 1
     vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide
-    tokens = card.shape.tokens(shape) * (2 if demand.guided and card.memory.batched_guidance else 1)
-    sampling = int(tokens * card.memory.token_cost(_largest(card)) * wide)
+    sampling = card.memory.sampling_bytes(card.shape.tokens(shape), _largest(card), guided=demand.guided) * wide
     picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
     text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide

@@ -15,11 +15,13 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.initialization import no_init_weights
 
 from pipelines.registry import load_registry
 from pipelines.types import VideoShape
@@ -133,7 +135,35 @@ def packed(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -
     }
 
 
+def sounding(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of LTX-2 takes at a step: every token of pictures has a time of its own."""
+    config, words = model.config, 1024
+    grid = ((shape.frames - 1) // 8 + 1, shape.height // 32, shape.width // 32)
+    pictures, sound = grid[0] * grid[1] * grid[2], round(shape.seconds * 25)
+    # The connectors of some make words as wide as the denoiser, which then has no projection of its own.
+    heads = (("num_attention_heads", "attention_head_dim"), ("audio_num_attention_heads", "audio_attention_head_dim"))
+    wide, wide_sound = (
+        config.caption_channels if config.use_prompt_embeddings else config[count] * config[size]
+        for count, size in heads
+    )
+    moment = tensor(1, dtype=torch.float32)
+    return {
+        "hidden_states": tensor(1, pictures, config.in_channels),
+        "audio_hidden_states": tensor(1, sound, config.audio_in_channels),
+        "encoder_hidden_states": tensor(1, words, wide),
+        "audio_encoder_hidden_states": tensor(1, words, wide_sound),
+        "timestep": tensor(1, pictures, dtype=torch.float32),
+        **dict.fromkeys(("audio_timestep", "sigma", "audio_sigma"), moment),
+        "encoder_attention_mask": tensor(1, words),
+        "audio_encoder_attention_mask": tensor(1, words),
+        **dict(zip(("num_frames", "height", "width"), grid, strict=True)),
+        "fps": float(shape.fps),
+        "audio_num_frames": sound,
+    }
+
+
 INPUTS: dict[str, Inputs] = {
+    "LTX2VideoTransformer3DModel": sounding,
     "WanTransformer3DModel": wan,
     "WanVACETransformer3DModel": wan,
     "Kandinsky5Transformer3DModel": kandinsky,
@@ -157,6 +187,8 @@ def measure(card_id: str, shape: VideoShape) -> None:
             peak = peak_of(denoiser, lambda: denoiser(**given, return_dict=False))
             print(f"denoise: {peak / 2**30:.2f} GiB, {peak / tokens:.0f} bytes per token, {tokens} tokens")
             del denoiser, given
+        if "connectors" in parts:
+            measure_words(parts)
         own = card.weights.components["vae"].dtype or "bfloat16"
         vae = made(parts["vae"], getattr(torch, own))
         time, space = card.shape.latent_stride or card.shape.frame_stride, vae_side(vae)
@@ -186,12 +218,41 @@ def measure(card_id: str, shape: VideoShape) -> None:
                 )
 
 
+def measure_words(parts: dict[str, Any]) -> None:
+    """Encode words as LTX-2 does, which keeps what every layer says, and then connect them, guided and not."""
+    encoder, words = made(parts["text_encoder"], torch.bfloat16), torch.ones(1, 1024, dtype=torch.long)
+
+    def encoded() -> torch.Tensor:
+        # A mask would be looked into, and fake numbers cannot be.
+        said = encoder(input_ids=words, output_hidden_states=True).hidden_states
+        return torch.stack(said, dim=-1).flatten(2, 3)
+
+    print(f"encode the words: {peak_of(encoder, encoded) / 2**30:.2f} GiB")
+    with torch.no_grad():
+        stacked = encoded()
+    kept = stacked.untyped_storage().nbytes()
+    connectors = made(parts["connectors"], torch.bfloat16)
+    for many in (1, 2):
+        several, masks = stacked.repeat(many, 1, 1), words.repeat(many, 1)
+        peak = peak_of(connectors, lambda several=several, masks=masks: connectors(several, masks))
+        print(f"connect {many} of them: {peak / 2**30:.2f} GiB beside {kept / 2**30:.2f} GiB for each that is kept")
+
+
 def made(part: dict[str, Any], dtype: torch.dtype) -> Any:
     """Return a part whose tensors are fake."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        model: nn.Module = getattr(diffusers, part["class"])(**part["config"])
+        kind: Any = next(
+            found
+            for home in (diffusers, diffusers.pipelines.ltx2, transformers)
+            if (found := getattr(home, part["class"], None))
+        )
+        by_config = getattr(kind, "config_class", None)
+        config = part["config"]
+        # Drawing numbers looks at them, and fake ones cannot be looked at.
+        with no_init_weights():
+            model: nn.Module = kind(**config) if by_config is None else kind(by_config(**config))
     finally:
         torch.set_default_dtype(usual)
     return model.eval().requires_grad_(requires_grad=False)
@@ -210,7 +271,7 @@ def main(arguments: list[str]) -> None:
     for text in shapes:
         width, height, frames = map(int, text.split("x"))
         print(f"{card_id} {text}")
-        measure(card_id, VideoShape(frames, height, width, 16))
+        measure(card_id, VideoShape(frames, height, width, load_registry().cards[card_id].shape.fps))
 
 
 if __name__ == "__main__":
