@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.pixels import frames_of
+from pipelines.accel.pixels import encoded, frames_of
 from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.base import VideoPipeline
 from pipelines.plan import MemoryPlan
@@ -70,6 +70,11 @@ class DecodedAtOnce(HostedPipeline[Conditioning, Tensor]):
         """Return what ``denoise`` returned as ``(1, channels, f, h, w)``."""
         del request
         return latents
+
+    def _encoded(self, frames: Frames) -> Tensor:
+        """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
+        vae = self._host.pipe.vae
+        return encoded(vae, frames, self._host.plan.device) * vae.config.scaling_factor
 
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,17 @@ def frames_of(video: Tensor) -> Iterator[Frames]:
 def video_of(frames: Frames, device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """Return ``(1, 3, frames, height, width)`` in [-1, 1] of frames ``(frames, height, width, 3)``."""
     return torch.from_numpy(frames).to(device, dtype).permute(3, 0, 1, 2)[None] / 127.5 - 1
+
+
+def encoded(vae: Any, frames: Frames, device: torch.device | str) -> Tensor:
+    """Return the likeliest latents of frames ``(frames, height, width, 3)``, float32, not normalised.
+
+    Args:
+        vae: One that takes colours in [-1, 1].
+        frames: What they are of.
+        device: Where the VAE is.
+    """
+    return vae.encode(video_of(frames, device, vae.dtype)).latent_dist.mode().float()
 
 
 def finite(latents: Tensor) -> Tensor:

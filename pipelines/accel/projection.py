@@ -70,13 +70,6 @@ def _with_one(rows: Tensor) -> Tensor:
     return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
 
 
-def by_chance(channels: int) -> list[Tensor]:
-    """Return latents of noise, for whoever has no encoder at hand."""
-    generator = torch.Generator().manual_seed(0)
-    # Half the usual spread: closer to where a decoder is linear.
-    return [0.5 * torch.randn(1, channels, FRAMES, LATENT_SIDE, LATENT_SIDE, generator=generator)]
-
-
 def footage(frames: int, side: int, seed: int) -> Frames:
     """Return a clip ``(frames, side, side, 3)`` of soft colours that change, and discs of hard ones that move on it."""
     generator = torch.Generator().manual_seed(seed)

@@ -22,20 +22,19 @@ class Sketcher:
     def __init__(
         self,
         decode: Callable[[Tensor], Tensor],
-        channels: int,
+        encode: Callable[[Frames], Tensor],
         stride: int,
-        encode: tuple[Callable[[Frames], Tensor], int] | None = None,
+        side: int,
     ) -> None:
-        """Take what is needed to fit the map.
+        """Take what is needed to fit the map: to pictures, since of chance a decoder makes grey.
 
         Args:
             decode: See ``Projection.fitted``.
-            channels: Of the latents.
+            encode: From frames ``(f, h, w, 3)`` to normalised latents ``(1, channels, f, h, w)``.
             stride: Frames per latent.
-            encode: From frames ``(f, h, w, 3)`` to normalised latents ``(1, channels, f, h, w)``, and pixels per
-                latent and side. With it the map is fitted to pictures: a decoder may make grey of chance.
+            side: Pixels per latent and side.
         """
-        self._decode, self._channels, self._stride, self._encode = decode, channels, stride, encode
+        self._decode, self._encode, self._stride, self._side = decode, encode, stride, side
         self._projection: Projection | None = None
         self._fitting = Lock()
 
@@ -47,11 +46,8 @@ class Sketcher:
                 self._projection = Projection.fitted(self._decode, self._examples(), self._stride)
 
     def _examples(self) -> list[Tensor]:
-        if self._encode is None:
-            return projection.by_chance(self._channels)
-        encode, pixels = self._encode
-        frames, side = (projection.FRAMES - 1) * self._stride + 1, projection.LATENT_SIDE * pixels
-        return [encode(projection.footage(frames, side, seed)) for seed in range(_CLIPS)]
+        frames, side = (projection.FRAMES - 1) * self._stride + 1, projection.LATENT_SIDE * self._side
+        return [self._encode(projection.footage(frames, side, seed)) for seed in range(_CLIPS)]
 
     @torch.no_grad()
     def paint(

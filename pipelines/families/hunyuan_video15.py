@@ -23,7 +23,7 @@ from typing_extensions import override
 from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.hosted import DecodedAtOnce
-from pipelines.accel.pixels import finite, video_of
+from pipelines.accel.pixels import finite
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen
@@ -101,7 +101,9 @@ class Pipeline(DecodedAtOnce[Conditioning]):
             pipe.video_processor = _AsGiven(
                 vae_scale_factor=pipe.vae_scale_factor_spatial, do_resize=False, do_convert_rgb=True
             )
-        self._sketcher = Sketcher(self._painted, pipe.vae.config.latent_channels, pipe.vae_scale_factor_temporal)
+        self._sketcher = Sketcher(
+            self._painted, self._encoded, pipe.vae_scale_factor_temporal, pipe.vae_scale_factor_spatial
+        )
 
     @classmethod
     @override
@@ -174,9 +176,7 @@ class Pipeline(DecodedAtOnce[Conditioning]):
         assert given.edited is not None  # noqa: S101 - for the type checker
         assert conditioning.source is not None  # noqa: S101 - for the type checker
         with self._host.stage("Encoding the source", "vae"):
-            vae = self._host.pipe.vae
-            raw = vae.encode(video_of(given.edited, self._host.plan.device, vae.dtype)).latent_dist.mode().float()
-            clip = raw * vae.config.scaling_factor
+            clip = self._encoded(given.edited)
         scheduler = self._scheduler(request)
         steps = request.num_inference_steps
         scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)], device=clip.device)

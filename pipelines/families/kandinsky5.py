@@ -61,7 +61,9 @@ class Pipeline(DecodedAtOnce[Conditioning]):
         self._host = host
         self._options = Options.model_validate(card.options)
         pipe = host.pipe
-        self._sketcher = Sketcher(self._painted, pipe.vae.config.latent_channels, pipe.vae_scale_factor_temporal)
+        self._sketcher = Sketcher(
+            self._painted, self._encoded, pipe.vae_scale_factor_temporal, pipe.vae_scale_factor_spatial
+        )
 
     @classmethod
     @override

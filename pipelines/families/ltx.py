@@ -25,7 +25,7 @@ from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.pixels import encoded, finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
@@ -105,12 +105,11 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
     def __init__(self, host: Host[LTXConditionPipeline], card: ModelCard) -> None:
         self._host = host
         self._options = Options.model_validate(card.options)
-        vae = host.pipe.vae
         self._sketcher = Sketcher(
             self._painted,
-            vae.config.latent_channels,
+            self._encoded,
             host.pipe.vae_temporal_compression_ratio,
-            (self._encoded, host.pipe.vae_spatial_compression_ratio),
+            host.pipe.vae_spatial_compression_ratio,
         )
 
     @classmethod
@@ -270,10 +269,8 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
     def _encoded(self, frames: Frames) -> torch.Tensor:
         """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
         vae = self._pipe.vae
-        video = video_of(frames, self._host.plan.device, vae.dtype)
-        return self._pipe._normalize_latents(
-            vae.encode(video).latent_dist.mode().float(), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
-        )
+        raw = encoded(vae, frames, self._host.plan.device)
+        return self._pipe._normalize_latents(raw, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
     def _sketch(
         self,

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.pixels import encoded, finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
@@ -45,6 +45,8 @@ class Options(BaseModel):
         modality_scale: Strength of guidance away from pictures and sound that do not hear each other; 1 for none.
         guidance_rescale: How far guided predictions are brought back to the spread of the others.
         audio_guidance_scale: Guidance of the sound by the prompt.
+        cross_timestep: Whether what pictures hear of sound, and sound sees of pictures, is weighed by the noise of the
+            other; 2.0 weighs it by their own, which differs where a picture was given.
         max_sequence_length: Tokens that the prompt is padded or cut to.
     """
 
@@ -55,6 +57,7 @@ class Options(BaseModel):
     modality_scale: PositiveFloat = 3.0
     guidance_rescale: NonNegativeFloat = 0.7
     audio_guidance_scale: PositiveFloat = 7.0
+    cross_timestep: bool = True
     max_sequence_length: PositiveInt = 1024
 
 
@@ -80,8 +83,9 @@ class Pipeline(SoundingPipeline[Conditioning]):
             # The loop would copy it for itself, out of sight.
             pipe.register_modules(audio_scheduler=copy.deepcopy(pipe.scheduler))
         pipe._callback_tensor_inputs = [*type(pipe)._callback_tensor_inputs, "audio_latents"]
-        channels, stride = pipe.vae.config.latent_channels, pipe.vae_temporal_compression_ratio
-        self._sketcher = Sketcher(self._painted, channels, stride)
+        self._sketcher = Sketcher(
+            self._painted, self._encoded, pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
+        )
 
     @classmethod
     @override
@@ -160,6 +164,7 @@ class Pipeline(SoundingPipeline[Conditioning]):
                 audio_modality_scale=options.modality_scale,
                 audio_guidance_rescale=options.guidance_rescale,
                 spatio_temporal_guidance_blocks=list(options.stg_blocks),
+                use_cross_timestep=options.cross_timestep,
                 generator=generator,
                 output_type="latent",
                 callback_on_step_end=step_end,
@@ -177,6 +182,13 @@ class Pipeline(SoundingPipeline[Conditioning]):
         frames = (request.shape.frames - 1) // pipe.vae_temporal_compression_ratio + 1
         height, width = request.shape.height // side, request.shape.width // side
         return pipe._unpack_latents(packed[:, : frames * height * width], frames, height, width, 1, 1)
+
+    def _encoded(self, frames: Frames) -> Tensor:
+        """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
+        pipe: Any = self._host.pipe
+        vae = pipe.vae
+        raw = encoded(vae, frames, self._host.plan.device)
+        return pipe._normalize_latents(raw, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""

@@ -26,7 +26,7 @@ from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.modular import hosted, run, watch
 from pipelines.accel.offload import take_on_cpu
-from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.pixels import finite, frames_of, video_of
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
 from pipelines.accel.states import freeze, thaw
@@ -106,7 +106,7 @@ class Pipeline(SoundingPipeline[Conditioning]):
         self._task = Options.model_validate(card.options).task
         pipe = host.pipe
         pipe.update_components(processor=Processor(pipe.processor, pipe.tokenizer))
-        self._sketcher = Sketcher(self._painted, pipe.vae_latent_channels, _STRIDE)
+        self._sketcher = Sketcher(self._painted, self._encoded, _STRIDE, pipe.vae_spatial_compression_ratio)
         self._keep_tiles()
         if host.plan.text_encoder_on_cpu:
             # The blocks call what is inside, past the hooks of the whole, and fetch one layer's words of fifty's.
@@ -205,21 +205,36 @@ class Pipeline(SoundingPipeline[Conditioning]):
         painted = [frames for frames in shown if frames is not None]
         return np.concatenate(painted) if painted else None
 
+    def _encoded(self, frames: Frames) -> Tensor:
+        """Return normalised latents of at most a chunk of frames ``(frames, height, width, 3)``, float32."""
+        vae = self._host.pipe.vae
+        # The last latents of all are dropped: let them be of another chunk.
+        ends = np.repeat(frames[-1:], vae.config.clip_length + 1 - len(frames), 0)
+        video = video_of(np.concatenate([frames, ends]), self._host.plan.device, torch.float32)
+        mean, std = self._of_pixels(video)
+        raw = vae.encode(((video + 1) / 2 - mean) / std, return_dict=False)[0].mode().float()
+        mean, std = self._of_latents(raw)
+        return ((raw - mean) / std)[:, :, : (len(frames) - 1) // _STRIDE + 1]
+
     def _decoded(self, latents: Tensor) -> Tensor:
         """Return the decoder's own colours of normalised latents."""
-        vae = self._host.pipe.vae
-        mean, std = (self._channels(values, latents) for values in (vae.config.latents_mean, vae.config.latents_std))
-        return vae.decode(latents * std + mean, return_dict=False)[0]
+        mean, std = self._of_latents(latents)
+        return self._host.pipe.vae.decode(latents * std + mean, return_dict=False)[0]
 
     def _coloured(self, video: Tensor) -> Tensor:
         """Return a video in [-1, 1], a little more where the decoder overshoots."""
-        mean, std = (
-            self._channels(values, video) for values in (self._host.pipe.pixel_mean, self._host.pipe.pixel_std)
-        )
+        mean, std = self._of_pixels(video)
         return (video.float() * std + mean) * 2 - 1
 
-    def _channels(self, values: Any, like: Tensor) -> Tensor:
-        return torch.tensor(values, device=like.device).view(1, -1, 1, 1, 1)
+    def _of_latents(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the VAE's latents, ``(1, channels, 1, 1, 1)``."""
+        config = self._host.pipe.vae.config
+        return _channels(config.latents_mean, like), _channels(config.latents_std, like)
+
+    def _of_pixels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the colours, in [0, 1], that the VAE knows, ``(1, 3, 1, 1, 1)``."""
+        pipe = self._host.pipe
+        return _channels(pipe.pixel_mean, like), _channels(pipe.pixel_std, like)
 
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of at most a chunk of latents."""
@@ -239,6 +254,10 @@ class Pipeline(SoundingPipeline[Conditioning]):
         with self._host.stage("Decoding the sound", "audio_vae"):
             made = run(self._host.pipe, {"audio_latents": latents.audio.to(self._host.plan.device)}, block)
         return sound_of(made["audio"][0], made["sampling_rate"], request.shape.seconds)
+
+
+def _channels(values: Any, like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device).view(1, -1, 1, 1, 1)
 
 
 def _workflow(told: Mapping[str, Any]) -> str:

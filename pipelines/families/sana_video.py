@@ -22,13 +22,13 @@ from typing_extensions import override
 from pipelines.accel.host import Host
 from pipelines.accel.hosted import DecodedAtOnce
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite
+from pipelines.accel.pixels import encoded, finite
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
 from pipelines.images import beginning, fitted
 from pipelines.plan import MemoryPlan
-from pipelines.types import GenerationRequest, Given, OnStep, Step
+from pipelines.types import Frames, GenerationRequest, Given, OnStep, Step
 
 # What the model was trained to read before every prompt; the pipeline says it by default, its encoding alone does not.
 _INSTRUCTION = inspect.signature(SanaVideoPipeline.__call__).parameters["complex_human_instruction"].default
@@ -62,7 +62,9 @@ class Pipeline(DecodedAtOnce[Conditioning]):
         self._host = host
         self._options = Options.model_validate(card.options)
         pipe = host.pipe
-        self._sketcher = Sketcher(self._painted, pipe.vae.config.z_dim, pipe.vae_scale_factor_temporal)
+        self._sketcher = Sketcher(
+            self._painted, self._encoded, pipe.vae_scale_factor_temporal, pipe.vae_scale_factor_spatial
+        )
         # A picture's clip is solved in another way, since the noise is not the same for all of its frames.
         self._from_picture: Any = host.sibling(SanaImageToVideoPipeline, scheduler=FlowMatchEulerDiscreteScheduler())
 
@@ -136,13 +138,26 @@ class Pipeline(DecodedAtOnce[Conditioning]):
             ).frames
 
     @override
+    def _encoded(self, frames: Frames) -> Tensor:
+        raw = encoded(self._host.pipe.vae, frames, self._host.plan.device)
+        mean, std = self._statistics(raw)
+        return (raw - mean) / std
+
+    @override
     def _painted(self, latents: Tensor) -> Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
         vae = self._host.pipe.vae
         ready = latents.to(self._host.plan.device, vae.dtype)
-        values = (vae.config.latents_mean, vae.config.latents_std)
-        mean, std = (torch.tensor(v, device=ready.device, dtype=ready.dtype).view(1, -1, 1, 1, 1) for v in values)
+        mean, std = self._statistics(ready)
         return vae.decode(ready * std + mean, return_dict=False)[0]
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the VAE's latents, ``(1, channels, 1, 1, 1)``."""
+        config = self._host.pipe.vae.config
+        mean, std = (
+            like.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, std
 
 
 def _begins_with_a_picture(request: GenerationRequest, given: Given) -> bool:

@@ -31,7 +31,7 @@ from pipelines.accel.flow_edit import Course, Noise, Velocities, edited
 from pipelines.accel.host import Host
 from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
-from pipelines.accel.pixels import finite, frames_of, video_of
+from pipelines.accel.pixels import encoded, finite, frames_of
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen
@@ -100,12 +100,8 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
     def __init__(self, host: Host[DiffusionPipeline], card: ModelCard) -> None:
         self._host = host
         self._options = Options.model_validate(card.options)
-        config = host.pipe.vae.config
         self._sketcher = Sketcher(
-            self._painted,
-            config.z_dim,
-            host.pipe.vae_scale_factor_temporal,
-            (self._encoded, host.pipe.vae_scale_factor_spatial),
+            self._painted, self._encoded, host.pipe.vae_scale_factor_temporal, host.pipe.vae_scale_factor_spatial
         )
         self._from_picture = self._image_pipeline() if self._options.task == "either" else host.pipe
 
@@ -258,10 +254,9 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
 
     def _encoded(self, frames: Frames) -> Tensor:
         """Return normalised latents, float32, of ``(frames, height, width, 3)``."""
-        vae: Any = self._host.pipe.vae
+        pipe: Any = self._host.pipe
         mean, std = self._statistics(torch.float32)
-        raw = vae.encode(video_of(frames, self._host.plan.device, vae.dtype)).latent_dist.mode().float()
-        return (raw - mean) * std
+        return (encoded(pipe.vae, frames, self._host.plan.device) - mean) * std
 
     def _statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the mean of the VAE's latents and one over their deviation, ``(1, channels, 1, 1, 1)``."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.accel.projection import SIDE, Projection, by_chance, footage
+from pipelines.accel.projection import FRAMES, LATENT_SIDE, SIDE, Projection, footage
 
 CHANNELS = 12
 
@@ -29,8 +29,10 @@ class Decoder:
 @pytest.mark.parametrize("shape", [(9, 3, 5), (5, 5, 3), (1, 2, 2)])
 def test_a_linear_decoder_is_painted_as_it_is(stride: int, pixels: int, shape: tuple[int, int, int]) -> None:
     decode = Decoder(stride, pixels)
-    projection = Projection.fitted(decode, by_chance(CHANNELS), stride)
-    latents = torch.randn(CHANNELS, *shape, generator=torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    known = torch.randn(1, CHANNELS, FRAMES, LATENT_SIDE, LATENT_SIDE, generator=generator)
+    projection = Projection.fitted(decode, [known], stride)
+    latents = torch.randn(CHANNELS, *shape, generator=generator)
     painted = projection.paint(latents)
     count, height, width = shape
     assert painted.shape == ((count - 1) * stride + 1, SIDE * height, SIDE * width, 3)

@@ -34,13 +34,13 @@ from pipelines.types import (
     ImageCondition,
     Lora,
     Progress,
-    Sketch,
     SourceClip,
     Stage,
     Step,
     VideoShape,
 )
 from tests.pipelines.families.making import equal, first, fit, moving_bar, picture, random_lora, tiny
+from tests.pipelines.families.sketching import SketchContract
 
 __all__ = ["FamilyContract", "fit", "picture", "tiny"]
 
@@ -48,7 +48,7 @@ CPU = MemoryPlan("cpu")
 WORDS = ["red", "blue", "ball", "night", "grass", "a", "on", "the"]
 
 
-class FamilyContract(ABC):
+class FamilyContract(SketchContract, ABC):
     """Subclasses are collected as tests; ``card`` and ``build`` say what for."""
 
     card: ModelCard
@@ -264,20 +264,6 @@ class FamilyContract(ABC):
         card = self.card.model_copy(update={"options": {**self.card.options, "shcedule": "linear"}})
         with pytest.raises(ValueError, match="shcedule"):
             family_of(card).load(card, checkpoint, CPU)
-
-    def test_sketches_are_small_frames_of_the_clip(self, pipeline: Any, album: Path) -> None:
-        sketches: list[Sketch] = []
-        request = self.wish(album)
-        list(generate(pipeline, request, lambda _: None, sketches.append).chunks)
-        painted = [sketch() for sketch in sketches]
-        assert len(painted) == self.steps
-        shown = [frames for frames in painted if frames is not None]
-        if not shown:
-            pytest.skip("the family paints none")
-        ratio = request.shape.width / request.shape.height
-        for frames in shown:
-            assert frames.dtype == np.uint8
-            assert frames.shape[2] / frames.shape[1] == pytest.approx(ratio)
 
     # -- what some do ---------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     AutoencoderKLLTX2Audio,
@@ -11,12 +12,17 @@ from diffusers import (
     LTX2VideoTransformer3DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
+from pipelines.registry import load_registry
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
 from tests.pipelines.families.contract import FamilyContract, tiny
+from tests.pipelines.families.making import equal, fit, quick_sketches
+
+__all__ = ["quick_sketches"]
 
 SIZES = ((96, 64), (64, 96))
 FRAMES = (17, 25)
@@ -96,7 +102,7 @@ class Ltx2Contract(FamilyContract):
         pipe.save_pretrained(folder)
 
     @classmethod
-    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> Any:
+    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image], **more: Any) -> Any:
         options: Any = cls.card.options
         pipe: Any = LTX2ConditionPipeline.from_pretrained(folder, dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
@@ -112,12 +118,29 @@ class Ltx2Contract(FamilyContract):
             audio_guidance_scale=options.get("audio_guidance_scale", 7.0) if guided else 1.0,
             spatio_temporal_guidance_blocks=list(options.get("stg_blocks", (28,))),
             generator=torch.Generator().manual_seed(request.seed), output_type="latent", max_sequence_length=TOKENS,
+            **more,
         )  # fmt: skip
         return [made.frames, made.audio]
 
 
 class TestFull(Ltx2Contract):
     card = tiny("ltx-2.3", SIZES, FRAMES, max_sequence_length=TOKENS, stg_blocks=(1,))
+
+    @pytest.mark.parametrize("card_id", ["ltx-2", "ltx-2.3"])
+    def test_sound_and_pictures_weigh_each_other_as_a_version_learnt_it(
+        self, checkpoint: Path, pipeline: Any, album: Path, card_id: str
+    ) -> None:
+        own = load_registry().cards[card_id]
+        card = self.card.model_copy(update={"options": {**self.card.options, **own.options}})
+        request = self.wish(album, conditions=self.pictures(album, first_frame="red"))
+        shown = LTX2VideoCondition(frames=[fit(Image.open(request.conditions[0].path), request)], index=0, crf=0)
+        plain, other = (
+            self.plain(checkpoint, request, {}, conditions=[shown], use_cross_timestep=later)
+            for later in (card_id == "ltx-2.3", card_id != "ltx-2.3")
+        )
+        made = self.latents(type(pipeline)(pipeline._host, card), request)
+        assert equal(made, plain)
+        assert not equal(made, other)
 
 
 class TestDistilled(Ltx2Contract):

@@ -14,9 +14,13 @@ from diffusers import (
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
-from pipelines.types import GenerationRequest
+from pipelines.accel.pixels import video_of
+from pipelines.types import Frames, GenerationRequest
 from tests.pipelines.families import vocabularies
 from tests.pipelines.families.contract import FamilyContract, tiny
+from tests.pipelines.families.making import quick_sketches
+
+__all__ = ["quick_sketches"]
 
 SIZES = ((96, 64), (64, 96))
 FRAMES = (17, 25)
@@ -82,6 +86,12 @@ class LtxContract(FamilyContract):
     @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> Any:
         return [cls.loaded(folder)(**cls.arguments(request), output_type="latent").frames, None]
+
+    @classmethod
+    def seen_again(cls, pipe: Any, frames: Frames) -> torch.Tensor:
+        latents = pipe.vae.encode(video_of(frames, "cpu", torch.float32)).latent_dist.mode()
+        options: Any = cls.card.options
+        return pipe.vae.decode(latents, torch.tensor([options["decode_timestep"]])).sample
 
     def test_the_noise_that_the_decoder_takes_away_is_that_of_one_plain_call(
         self, checkpoint: Path, pipeline: Any, album: Path

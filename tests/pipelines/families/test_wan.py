@@ -20,6 +20,9 @@ from pipelines.families.wan import Pipeline
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
 from tests.pipelines.families.contract import FamilyContract, tiny
+from tests.pipelines.families.making import quick_sketches
+
+__all__ = ["quick_sketches"]
 
 SIZES = ((96, 64), (64, 96))
 FRAMES = (9, 17)
