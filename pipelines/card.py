@@ -22,7 +22,7 @@ from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedSh
 from pipelines.licence import Licence
 from pipelines.memory import Memory
 from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
-from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Lora, SourceClip, VideoShape, Window
+from pipelines.types import LAST, DType, GenerationRequest, Lora, VideoShape, Window
 from pipelines.weights import Weights
 from pipelines.wish import Resolved, Wish
 
@@ -111,15 +111,21 @@ class ModelCard(BaseModel):
         width, height = self._size(wish, warnings)
         native = self.shape.nearest(width, height)
         new, delivered = self._frames(wish, warnings)
-        if wish.source is None:
-            new = delivered = self._whole(wish.conditions, new, warnings)
-        windows = self._windows(new, wish.source, warnings)
+        windows = self._windows(new, wish, warnings)
+        made = sum(window.new for window in windows)
+        if _ends_with_a_picture(wish) and made != new:
+            # Nothing may be cut off the end.
+            delivered += made - new
+            warnings.append(
+                f"{delivered} frames instead of {delivered - made + new}, so that the last one is the picture that "
+                "was given"
+            )
         if (width, height) != (native.width, native.height):
             warnings.append(f"generated at {native} and scaled to {width}x{height}")
         request = GenerationRequest(
             prompt=wish.prompt,
             negative_prompt=self._negative_prompt(wish.negative_prompt),
-            shape=VideoShape(sum(w.new for w in windows), native.height, native.width, self.shape.fps),
+            shape=VideoShape(made, native.height, native.width, self.shape.fps),
             delivery=VideoShape(delivered, height, width, self.shape.fps),
             seed=self._seed(wish.seed),
             num_inference_steps=self._steps(wish.num_inference_steps),
@@ -127,7 +133,7 @@ class ModelCard(BaseModel):
             guidance_scale_2=self._guidance_2(wish),
             flow_shift=self._flow_shift(wish.flow_shift),
             sound=self._sound(wish, windows, warnings),
-            conditions=tuple(c if c.frame >= 0 else replace(c, frame=new - 1) for c in wish.conditions),
+            conditions=tuple(c if c.frame >= 0 else replace(c, frame=made - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
             references=wish.references,
             loras=self._loras(wish.loras),
@@ -220,10 +226,11 @@ class ModelCard(BaseModel):
                 param="num_frames",
             )
 
-    def _windows(self, wanted: int, source: SourceClip | None, warnings: list[str]) -> tuple[Window, ...]:
-        extends = source is not None and source.use == "extend"
-        before = source.frames_at(self.shape.fps) if source and extends else 0
-        windows = self.shape.windows_for(wanted, before=before)
+    def _windows(self, wanted: int, wish: Wish, warnings: list[str]) -> tuple[Window, ...]:
+        source = wish.source
+        before = source.frames_at(self.shape.fps) if source and source.use == "extend" else 0
+        # The picture at the end belongs to the last window alone, which needs time to come to it.
+        windows = self.shape.windows_for(wanted, before=before, alike=_ends_with_a_picture(wish))
         if len(windows) > 1:
             warnings.append(f"made in {len(windows)} windows, each of which goes on from the one before")
         return windows
@@ -243,14 +250,6 @@ class ModelCard(BaseModel):
                 what = "character" if missing == "references" else f"picture for its {missing.replace('_', ' ')}"
                 message = f"{self.id} needs a {what}."
                 raise MissingCapability(message, param=PICTURE_PARAMS[missing], capability="text")
-
-    def _whole(self, conditions: tuple[ImageCondition, ...], wanted: int, warnings: list[str]) -> int:
-        """Return how many frames to deliver: all that are made if the last of them is a given picture."""
-        made = self.shape.frames_for(wanted)
-        if made == wanted or all(condition.frame != LAST for condition in conditions):
-            return wanted
-        warnings.append(f"{made} frames instead of {wanted}, so that the last one is the picture that was given")
-        return made
 
     def _check_references(self, references: tuple[Path, ...]) -> None:
         if references and not self.max_references:
@@ -350,3 +349,7 @@ class ModelCard(BaseModel):
             warnings.append("the clip has no sound, which is made for new clips of one window only")
             return False
         return True
+
+
+def _ends_with_a_picture(wish: Wish) -> bool:
+    return any(condition.frame == LAST for condition in wish.conditions)

@@ -72,17 +72,22 @@ class ShapeRules(BaseModel):
         """Return the smallest valid count that is at least ``wanted``, within the bounds."""
         return min(max(self.floored(wanted + self.frame_stride - 1), self.min_frames), self.max_frames)
 
-    def windows_for(self, wanted: int, *, before: int = 0) -> tuple[Window, ...]:
+    def windows_for(self, wanted: int, *, before: int = 0, alike: bool = False) -> tuple[Window, ...]:
         """Return the pieces in which to make ``wanted`` new frames that follow ``before`` frames.
 
-        Every piece but a clip's very first begins with frames that are there already; the last one is no longer than
-        it must be.
+        Every piece but a clip's very first begins with frames that are there already. All are as long as can be but
+        the last one, which is no longer than it must be; or, if they are to be ``alike``, just as many are about as
+        long as each other.
         """
         windows: list[Window] = []
+        count = len(self.windows_for(wanted, before=before)) if alike else 1
         missing = wanted
         while missing > 0:
             overlap = self._overlap_after(before)
-            window = Window(self.frames_for(missing + overlap), overlap)
+            to_come = max(0, count - len(windows) - 1)
+            # What is to be made, and made twice, in equal parts.
+            share = -(-(missing + overlap + to_come * self.overlap) // (to_come + 1))
+            window = Window(self.frames_for(share), overlap)
             windows.append(window)
             missing, before = missing - window.new, before + window.new
         return tuple(windows)

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate
 from pipelines.plan import MemoryPlan
 from pipelines.registry import load_pipeline, load_registry, weights_folder
-from pipelines.types import Frames, ImageCondition
+from pipelines.types import LAST, Frames, ImageCondition
 from scripts.embedded.judge import score
 from scripts.embedded.scenes import LANDSCAPE, draw, sample_scenes
 from scripts.evaluate_embedded import generated
@@ -64,6 +65,25 @@ def test_an_image_becomes_the_first_frame(
     clip = made(pipeline, wish, hasty_card)
     error = ((clip[0].astype(float) - pixels) / 255) ** 2
     assert -10 * np.log10(error.mean()) >= 22
+
+
+def test_a_long_clip_comes_to_the_picture_at_its_end(
+    pipeline: VideoPipeline[object, object], hasty_card: ModelCard, tmp_path: Path
+) -> None:
+    """Its card does not offer that, as it was never trained to; its last window is drawn there, and no other."""
+    card = hasty_card.model_copy(update={"capabilities": hasty_card.capabilities | {"last_frame"}})
+    words = "a red ball rolling to the right over a green field"
+    end = made(pipeline, Wish(words, seconds=4, seed=4), card)[-1]
+    Image.fromarray(end).save(tmp_path / "last.png")
+    free = Wish(words, seconds=10, seed=6)
+    bound = replace(free, conditions=(ImageCondition(tmp_path / "last.png", LAST),))
+    clip, other = made(pipeline, bound, card), made(pipeline, free, card)
+    windows = card.resolve(bound).request.windows
+    assert (len(clip), len(windows)) == (81, 3)
+    error, without = (((frames[-1].astype(float) - end) ** 2).mean() for frames in (clip, other))
+    assert error < 0.7 * without
+    before = len(clip) - windows[-1].new
+    assert (clip[:before] == other[:before]).all()
 
 
 HASH = """

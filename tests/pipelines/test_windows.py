@@ -11,7 +11,7 @@ from pipelines.card import ModelCard, Wish
 from pipelines.engine import piece
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
 from pipelines.registry import Registry, load_registry
-from pipelines.types import GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
+from pipelines.types import LAST, GenerationRequest, ImageCondition, SourceClip, VideoShape, Window
 
 CARD = load_registry().cards["homereel-mini"]
 RULES = CARD.shape
@@ -39,6 +39,19 @@ def test_windows_add_up_and_are_all_valid(before: int) -> None:
         assert made - wanted < max(RULES.frame_stride, RULES.min_frames - windows[-1].overlap)
 
 
+@pytest.mark.parametrize("before", [0, 1, 9, 960])
+def test_windows_that_are_alike_are_as_many_and_leave_no_short_one_at_the_end(before: int) -> None:
+    for wanted in range(1, 161):
+        windows = RULES.windows_for(wanted, before=before, alike=True)
+        assert len(windows) == len(RULES.windows_for(wanted, before=before))
+        made = sum(window.new for window in windows)
+        assert wanted <= made
+        assert all(RULES.frames_for(window.frames) == window.frames for window in windows)
+        # As far as counts of frames allow: a step of the grid, and what a shortest window makes too much.
+        assert made - wanted < max(RULES.frame_stride, RULES.min_frames - windows[-1].overlap)
+        assert max(w.frames for w in windows) - windows[-1].frames <= 2 * RULES.frame_stride
+
+
 def test_a_clip_that_fits_is_made_in_one_go() -> None:
     assert CARD.resolve(Wish("a ball", seconds=4)).request.windows == ()
     assert CARD.resolve(Wish("a ball", seconds=4)).request.pieces == (Window(33),)
@@ -52,6 +65,31 @@ def test_longer_clips_are_made_in_windows_and_say_so(seconds: float, count: int)
     assert request.shape.frames == sum(window.new for window in request.windows) >= request.delivery.frames
     assert len(request.windows) == count
     assert any(f"made in {count} windows" in warning for warning in resolved.warnings)
+
+
+@pytest.mark.parametrize("seconds", [5, 8, 10, 12, 20])
+def test_a_clip_of_several_windows_ends_with_its_picture_and_is_as_long_as_asked_for(seconds: float) -> None:
+    card = CARD.model_copy(update={"capabilities": CARD.capabilities | {"last_frame"}})
+    ends = (ImageCondition(Path("first.png")), ImageCondition(Path("last.png"), LAST))
+    resolved = card.resolve(Wish("a ball", seconds=seconds, conditions=ends))
+    request = resolved.request
+    assert 0 < request.delivery.frames - 8 * seconds <= RULES.frame_stride
+    assert request.delivery.frames == request.shape.frames == sum(window.new for window in request.windows)
+    assert any(f"{request.delivery.frames} frames instead of {8 * seconds}" in said for said in resolved.warnings)
+    pieces = [piece(request, index) for index in range(len(request.windows))]
+    where = [[(c.path.stem, c.frame) for c in one.conditions] for one in pieces]
+    assert where == [[("first", 0)], *[[]] * (len(pieces) - 2), [("last", pieces[-1].shape.frames - 1)]]
+    # As much time as any other window has: the picture is come to, not jumped to.
+    assert request.windows[-1].frames >= max(window.frames for window in request.windows) - RULES.frame_stride
+
+
+def test_a_picture_ends_an_extension_too() -> None:
+    card = CARD.model_copy(update={"capabilities": CARD.capabilities | {"last_frame"}})
+    wish = Wish("a ball", seconds=5, source=source(16), conditions=(ImageCondition(Path("last.png"), LAST),))
+    request = card.resolve(wish).request
+    assert request.delivery.frames == 16 + request.shape.frames
+    assert request.conditions[0].frame == request.shape.frames - 1
+    assert piece(request, len(request.windows) - 1).conditions[0].frame == request.windows[-1].frames - 1
 
 
 def test_an_extension_counts_the_source_and_makes_only_what_is_new() -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard, Wish
-from pipelines.engine import generate
+from pipelines.engine import generate, piece
 from pipelines.errors import BadOutput, Cancelled, UnsupportedOption, WeightsMissing
 from pipelines.plan import MemoryPlan, Offload
 from pipelines.registry import family_of
@@ -37,9 +37,8 @@ from pipelines.types import (
     SourceClip,
     Stage,
     Step,
-    VideoShape,
 )
-from tests.pipelines.families.making import equal, first, fit, moving_bar, picture, random_lora, tiny
+from tests.pipelines.families.making import Kept, equal, first, fit, moving_bar, picture, random_lora, shortest, tiny
 from tests.pipelines.families.sketching import SketchContract
 
 __all__ = ["FamilyContract", "fit", "picture", "tiny"]
@@ -196,14 +195,9 @@ class FamilyContract(SketchContract, ABC):
 
     def test_a_loop_goes_on_where_it_stopped_to_the_bit(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
         """After the first step, in the middle and after the last, in a pipeline that was loaded anew."""
-        kept: list[bytes] = []
-
-        def on_step(step: Step) -> None:
-            assert step.snapshot is not None
-            kept.append(step.snapshot()())
-
+        kept = Kept()
         request = self.wish(album)
-        whole = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, on_step)
+        whole = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, kept.on_step)
         assert len(kept) == self.steps
         fresh = self.load(checkpoint)
         conditioning = fresh.encode(request)
@@ -286,6 +280,23 @@ class FamilyContract(SketchContract, ABC):
         )
         assert not equal(red, blue)
 
+    def test_a_last_picture_of_a_clip_in_windows_decides_the_last_of_them(self, pipeline: Any, album: Path) -> None:
+        self.needs("last_frame")
+        self.needs("extend")
+        rules = self.card.shape
+        card = self.card.model_copy(update={"shape": rules.model_copy(update={"max_frames": rules.min_frames})})
+        made: list[list[Any]] = []
+        for colour in ("red", "blue"):
+            ends = self.pictures(album, first_frame="red", last_frame=colour)
+            wish = Wish("ball", seconds=2 * rules.min_frames / rules.fps, seed=1, conditions=ends)
+            request = card.resolve(replace(wish, num_inference_steps=self.steps)).request
+            whole, last = pipeline.encode(request), len(request.windows) - 1
+            given = {0: NOTHING_GIVEN, last: Given(before=self.footage(request.windows[last].overlap))}
+            made.append([pipeline.denoise(piece(request, at), whole, it, lambda _: None) for at, it in given.items()])
+        red, blue = made
+        assert equal(red[0], blue[0])
+        assert not equal(red[1], blue[1])
+
     def test_a_subject_is_seen_and_is_no_part_of_the_clip(self, pipeline: Any, album: Path) -> None:
         self.needs("references")
         red, blue = (
@@ -312,18 +323,12 @@ class FamilyContract(SketchContract, ABC):
 
     def test_an_edit_goes_on_where_it_stopped_to_the_bit(self, pipeline: Any, album: Path) -> None:
         self.needs("edit")
-        size = self.card.shape.sizes[0]
-        shape = VideoShape(self.card.shape.min_frames, size.height, size.width, self.card.shape.fps)
+        shape = shortest(self.card)
         source = SourceClip(Path("unread.mp4"), shape, "edit", "red ball")
         request = self.wish(album, "blue night", source=source, guidance_scale=self.card.sampling.guidance_scale)
         given = Given(edited=self.footage(shape.frames))
-        kept: list[bytes] = []
-
-        def on_step(step: Step) -> None:
-            assert step.snapshot is not None
-            kept.append(step.snapshot()())
-
-        whole = pipeline.denoise(request, pipeline.encode(request), given, on_step)
+        kept = Kept()
+        whole = pipeline.denoise(request, pipeline.encode(request), given, kept.on_step)
         assert len(kept) == request.num_inference_steps
         for done in (1, len(kept)):
             resumed = self.latents(pipeline, request, replace(given, state=kept[done - 1]))
@@ -331,8 +336,7 @@ class FamilyContract(SketchContract, ABC):
 
     def test_an_edit_without_a_change_is_its_source_and_the_seed_decides(self, pipeline: Any, album: Path) -> None:
         self.needs("edit")
-        size = self.card.shape.sizes[0]
-        shape = VideoShape(self.card.shape.min_frames, size.height, size.width, self.card.shape.fps)
+        shape = shortest(self.card)
         given = Given(edited=self.footage(shape.frames))
 
         def edit(prompt: str, seed: int = 1) -> Any:

@@ -18,7 +18,7 @@ from pipelines.accel import projection
 from pipelines.card import ModelCard
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
-from pipelines.types import Frames, GenerationRequest
+from pipelines.types import Frames, GenerationRequest, Step, VideoShape
 
 
 def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
@@ -41,6 +41,20 @@ def picture(folder: Path, colour: str) -> Path:
     Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(path)
     Image.blend(Image.open(path), Image.new("RGB", (96, 64), colour), 0.6).save(path)
     return path
+
+
+def shortest(card: ModelCard) -> VideoShape:
+    """Return the first of the card's sizes at its fewest frames."""
+    size = card.shape.sizes[0]
+    return VideoShape(card.shape.min_frames, size.height, size.width, card.shape.fps)
+
+
+class Kept(list[bytes]):
+    """What a loop can go on from, after each of its steps."""
+
+    def on_step(self, step: Step) -> None:
+        assert step.snapshot is not None
+        self.append(step.snapshot()())
 
 
 def fit(picture: Image.Image, request: GenerationRequest) -> Image.Image:

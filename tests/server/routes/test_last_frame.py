@@ -38,6 +38,18 @@ def test_both_ends_of_a_clip_come_as_files_or_as_addresses(
     assert answer.json()["num_frames"] == request.shape.frames == 65
 
 
+def test_a_clip_of_several_windows_is_as_long_as_asked_for_and_ends_with_its_picture(
+    client: TestClient, store: JobStore
+) -> None:
+    words: dict[str, Any] = {"prompt": "a ball", "model": BOTH, "seconds": "10"}
+    video = client.post("/v1/videos", json=words | {name: url(content) for name, content in PICTURES.items()}).json()
+    assert (video["num_frames"], video["seconds"]) == (161, "10.0625")
+    assert any("161 frames instead of 160" in warning for warning in video["warnings"])
+    request = store.get(JobId(video["id"])).request
+    assert [condition.frame for condition in request.conditions] == [0, 160]
+    assert len(request.windows) == 2
+
+
 def test_every_variation_has_its_own_pictures(client: TestClient, store: JobStore) -> None:
     wanted = {"prompt": "a ball", "model": BOTH, "n": 2} | {name: url(content) for name, content in PICTURES.items()}
     videos = client.post("/v1/videos/variations", json=wanted).json()["data"]
