@@ -37,12 +37,9 @@ class Memory(BaseModel):
     batched_guidance: bool = Field(
         default=False, description="Whether guidance runs both predictions at once, which doubles the tokens."
     )
-    words_bytes: NonNegativeInt = Field(
-        default=0,
-        description="Bytes of encoded words that stay while the denoiser runs, for each prediction of a step.",
-    )
     connect_bytes: NonNegativeInt = Field(
-        default=0, description="Bytes that turning them into what the denoiser reads needs before, for each prediction."
+        default=0,
+        description="Bytes that making of words what the denoiser reads needs, for each prediction.",
     )
     blocks: PositiveInt = Field(default=24, description="Blocks of the denoiser: the more, the smaller is each.")
     float16: bool = Field(
@@ -59,12 +56,6 @@ class Memory(BaseModel):
     def token_cost(self, params: int) -> float:
         """Return the bytes per token of a denoiser with so many parameters."""
         return self.token_bytes or _TOKEN_BYTES_PER_ROOT * params ** (1 / 3)
-
-    def sampling_bytes(self, tokens: int, params: int, *, guided: bool) -> int:
-        """Return what the denoising loop needs for so many tokens of a denoiser with so many parameters."""
-        predictions = 2 if guided else 1
-        step = tokens * self.token_cost(params) * (predictions if self.batched_guidance else 1)
-        return int(max(step, self.connect_bytes * predictions) + self.words_bytes * predictions)
 
     def decode_bytes(self, shape: VideoShape, *, tiled: bool) -> int:
         """Return what decoding a window of this shape needs; tiles are no help where the whole is smaller."""

@@ -103,11 +103,13 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     shape = window_of(card, demand.shape)
     wide = 2 if plan.dtype == "float32" else 1
     vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide
-    sampling = card.memory.sampling_bytes(card.shape.tokens(shape), _largest(card), guided=demand.guided) * wide
+    tokens = card.shape.tokens(shape) * (2 if demand.guided and card.memory.batched_guidance else 1)
+    sampling = int(tokens * card.memory.token_cost(_largest(card)) * wide)
     picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
     text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
-    beside = {Stage.ENCODE: text, Stage.DENOISE: max(sampling, picture), Stage.DECODE: decoding}
+    connecting = card.memory.connect_bytes * (2 if demand.guided else 1) * wide
+    beside = {Stage.ENCODE: max(text, connecting), Stage.DENOISE: max(sampling, picture), Stage.DECODE: decoding}
     base = CONTEXT_BYTES if plan.device.startswith("cuda") else CPU_PROCESS_BYTES
     return {stage: Need(_weights_at(card, demand, plan, stage), size, base) for stage, size in beside.items()}
 
@@ -183,8 +185,10 @@ def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage)
         # Given frames are encoded there and then, by all that has eyes.
         here |= {name for name in parts if not is_text_encoder(name)}
     denoisers = [size[name] for name in here if _is_denoiser(name)]
-    others = sum(size[name] for name in here if not _is_denoiser(name))
-    return others + _at_hand(card, plan, max(denoisers, default=0))
+    words = sum(size[name] for name in here if is_text_encoder(name))
+    others = sum(size[name] for name in here if not _is_denoiser(name) and not is_text_encoder(name))
+    # Words are encoded first, and what connects them comes when their encoder has gone.
+    return max(words, others) + _at_hand(card, plan, max(denoisers, default=0))
 
 
 def _at_hand(card: ModelCard, plan: MemoryPlan, denoiser: int) -> int:

@@ -6,7 +6,8 @@ Source: "LTX-2: Efficient Joint Audio-Visual Foundation Model", https://arxiv.or
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,9 +64,15 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded words, and pictures at the clip's size by their files."""
+    """What a clip is made from.
 
-    words: Mapping[str, Tensor | None]
+    Attributes:
+        words: As the connectors told them to pictures and to sound, each ``(1, tokens, channels)``, and their mask. Of
+            guided clips in front of it what to go away from.
+        pictures: At the clip's size, by their files.
+    """
+
+    words: tuple[Tensor, Tensor, Tensor]
     pictures: Mapping[Path, Image.Image]
 
 
@@ -104,12 +111,11 @@ class Pipeline(SoundingPipeline[Conditioning]):
                 do_classifier_free_guidance=self._is_guided(request),
                 max_sequence_length=self._options.max_sequence_length,
             )
-        words = {
-            "prompt_embeds": positive,
-            "prompt_attention_mask": mask,
-            "negative_prompt_embeds": negative,
-            "negative_prompt_attention_mask": negative_mask,
-        }
+        if negative is not None:
+            positive, mask = torch.cat([negative, positive]), torch.cat([negative_mask, mask])
+        # Now, while the denoiser is away: what every layer of the text encoder says is thousands of times as much.
+        with self._host.stage("Connecting the words", "connectors"), loras(pipe, request.loras):
+            words = pipe.connectors(positive, mask, padding_side=pipe.tokenizer_padding_side)
         with self._host.stage("Encoding", "vae"):
             self._sketcher.fit()
         width, height = request.shape.width, request.shape.height
@@ -117,9 +123,11 @@ class Pipeline(SoundingPipeline[Conditioning]):
 
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
-        parts = ("transformer", "connectors", "vae", "audio_vae")
-        stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
-        with stage, loras(self._host.pipe, request.loras):
+        eyes = ("vae",) if request.conditions or given.before is not None else ()
+        with (
+            self._host.stage(f"Denoising {request.shape.size}", "transformer", *eyes),
+            loras(self._host.pipe, request.loras),
+        ):
             video, audio = self._sample(request, conditioning, given, on_step)
         return Made(finite(video), finite(audio))
 
@@ -145,9 +153,15 @@ class Pipeline(SoundingPipeline[Conditioning]):
             return {}
 
         point = Point.thaw(given.state, self._host.plan.device) if given.state else None
-        with resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True):
+        # The loop asks words for their numbers, and has the connectors see to the rest.
+        unread = torch.zeros(1, 1, 1, dtype=conditioning.words[0].dtype, device=conditioning.words[0].device)
+        words = {"prompt_embeds": unread, "prompt_attention_mask": unread[0]}
+        if self._is_guided(request):
+            words |= {f"negative_{name}": value for name, value in words.items()}
+        answered = _answered(pipe.connectors, conditioning.words)
+        with answered, resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True):
             made = pipe(
-                **conditioning.words,
+                **words,
                 conditions=_conditions(request, conditioning, given) or None,
                 height=shape.height,
                 width=shape.width,
@@ -220,6 +234,20 @@ class Pipeline(SoundingPipeline[Conditioning]):
             wave = pipe.vocoder(pipe.audio_vae.decode(raw, return_dict=False)[0])
         rate = int(pipe.vocoder.config.output_sampling_rate)
         return sound_of(wave[0], rate, request.shape.seconds)
+
+
+@contextmanager
+def _answered(part: Any, answer: object) -> Generator[None]:
+    """Have a part give an answer that is there already, while the block runs."""
+
+    def forward(*_asked: object, **_more: object) -> object:
+        return answer
+
+    part.forward = forward
+    try:
+        yield
+    finally:
+        del part.forward
 
 
 def _conditions(request: GenerationRequest, conditioning: Conditioning, given: Given) -> list[LTX2VideoCondition]:
