@@ -26,6 +26,8 @@ SLACK = 1.2
 PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
 # Embeddings, norms and biases keep their numbers; what is stored in a byte has scales beside it.
 _PACKED_BYTES = 1.05
+# A LoRA that is put into weights for good is in RAM twice then: as its file has it, and as it is added.
+_FUSING_BYTES = 8
 # Blocks on the device at a time when they come and go: the one that computes, the next, what is outside of blocks.
 _BLOCKS_AT_HAND = 3
 
@@ -158,9 +160,15 @@ def _ram(card: ModelCard, plan: MemoryPlan) -> int:
     plain = replace(plan, quantisation=Quantisation.NONE)
     denoisers = _denoisers(card)
     stays = {name: stored_bytes(name, part, plan) if _in_ram(name, plan) else 0 for name, part in denoisers.items()}
-    passing = max((stored_bytes(name, part, plain) - stays[name] for name, part in denoisers.items()), default=0)
+    arrive = {name: stored_bytes(name, part, plain) + _fusing(card, name) for name, part in denoisers.items()}
+    passing = max((size - stays[name] for name, size in arrive.items()), default=0)
     rest = sum(stored_bytes(n, part, plan) for n, part in card.weights.components.items() if n not in denoisers)
     return PROCESS_BYTES + sum(stays.values()) + max(passing, rest)
+
+
+def _fusing(card: ModelCard, name: str) -> int:
+    """Return what a denoiser's own LoRAs take beside it while it is loaded: one at a time."""
+    return max((_FUSING_BYTES * lora.params for lora in card.weights.loras if lora.part == name), default=0)
 
 
 def _in_ram(name: str, plan: MemoryPlan) -> bool:

@@ -48,6 +48,16 @@ class Borrowed(BaseModel):
         return self.path.name if self.path is not None else f"{self.repo}/{self.file or self.folder}@{self.revision}"
 
 
+class OwnLora(BaseModel):
+    """A LoRA that belongs to a model: it is put into a denoiser's weights for good when that is loaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    borrowed: str = Field(description="The name under which its file is borrowed.")
+    part: str = Field(default="transformer", description="The denoiser that it changes.")
+    weight: float = Field(default=1.0, description="How strongly.")
+    params: PositiveInt = Field(description="Parameters, counted from its rank and what it changes.")
+
+
 class Weights(BaseModel):
     """Where the weights are: inside the project, in a hub repository at a revision, or in a folder of this machine."""
 
@@ -65,10 +75,15 @@ class Weights(BaseModel):
         "part, it stands in for that part's weights: of the checkpoint, the configuration alone is needed.",
     )
 
+    loras: tuple[OwnLora, ...] = Field(default=(), description="LoRAs without which it is another model.")
+
     @model_validator(mode="after")
     def _exactly_one_place(self) -> Weights:
         if sum(place is not None for place in (self.package, self.repo, self.folder)) != 1:
             raise ValueError("name one of package, repo and folder")
+        unknown = [lora.borrowed for lora in self.loras if lora.borrowed not in self.borrowed]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is nothing that is borrowed")
         return self
 
     @property
@@ -79,4 +94,5 @@ class Weights(BaseModel):
     @property
     def versions(self) -> str:
         """What has to be the same for the weights to be the same."""
-        return ", ".join([self.revision, *(f"{name}: {thing.place}" for name, thing in self.borrowed.items())])
+        said = [f"{name}: {thing.place}" for name, thing in self.borrowed.items()]
+        return ", ".join([self.revision, *said, *(f"{lora.borrowed} x {lora.weight:g}" for lora in self.loras)])

@@ -77,6 +77,24 @@ def parameters(card: str) -> dict[str, int]:
     return counts
 
 
+def lora_parameters(card: str) -> dict[str, int]:
+    """Count the parameters of a card's own LoRAs, by the names under which their files are borrowed.
+
+    They change every linear layer in some folders of a part, and perhaps its bias.
+    """
+    counts: dict[str, int] = {}
+    for name, lora in _read(card).get("loras", {}).items():
+        part = architecture(card)["parts"][lora["part"]]
+        layers = [
+            layer
+            for path, layer in _empty(part).named_modules()
+            if isinstance(layer, nn.Linear) and path.startswith(tuple(lora["inside"]))
+        ]
+        counts[name] = sum(lora["rank"] * (layer.in_features + layer.out_features) for layer in layers)
+        counts[name] += sum(layer.out_features for layer in layers) if lora.get("biases") else 0
+    return counts
+
+
 def build(card: str, *, dtypes: Mapping[str, torch.dtype], device: str, tiny: bool = False) -> Any:
     """Return a pipeline of diffusers with random weights.
 

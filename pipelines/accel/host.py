@@ -25,6 +25,7 @@ from torch import nn
 from pipelines.accel import step_cache
 from pipelines.accel.attention import use_attention
 from pipelines.accel.interruption import Interruption
+from pipelines.accel.lora import fuse_own
 from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
 from pipelines.card import ModelCard
@@ -97,6 +98,7 @@ class Host(Generic[P]):
             sizes = _sizes(weights)
             done = 0
             for name, part in _denoisers_of(kind, weights, dtypes, instead.keys()):
+                fuse_own(kind, card, name, part)
                 denoisers.settle(name, part)
                 done += sizes.get(name, 0)
                 loaded(done / sum(sizes.values()))

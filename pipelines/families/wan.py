@@ -94,6 +94,20 @@ class _UniPC(UniPCMultistepScheduler):
         self.set_begin_index(0)
 
 
+class _Euler(FlowMatchEulerDiscreteScheduler):
+    """Goes down in equal steps before the shift, as distilled models were taught: 1, 0.75, 0.5, 0.25 of the noise.
+
+    The stock one goes from all of it to the thousandth in one step less, and its last step is hardly any.
+    Source: https://github.com/ModelTC/Wan2.2-Lightning (timesteps 1000, 937.5, 833.3, 625 at a shift of 5).
+    """
+
+    @override
+    def set_timesteps(self, num_inference_steps: int | None = None, *args: Any, **kwargs: Any) -> None:
+        steps = num_inference_steps or 0
+        super().set_timesteps(steps, *args, sigmas=[1 - step / steps for step in range(steps)], **kwargs)
+        self.set_begin_index(0)
+
+
 class Pipeline(HostedPipeline[Conditioning, Tensor]):
     """Latents are normalised, float32, ``(1, channels, latent frames, latent height, latent width)``."""
 
@@ -201,7 +215,7 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
     def _scheduler(self, request: GenerationRequest) -> Any:
         config = self._host.pipe.scheduler.config
         if self._options.solver == "euler":
-            return FlowMatchEulerDiscreteScheduler(shift=request.flow_shift)
+            return _Euler(shift=request.flow_shift)
         return _UniPC.from_config(config, flow_shift=request.flow_shift)
 
     @torch.no_grad()

@@ -35,6 +35,12 @@ def test_parameters_are_those_on_the_card(card: str) -> None:
         assert named[part].params == pytest.approx(count, rel=0.01), part
 
 
+@pytest.mark.parametrize("card", [card for card in BUILT if CARDS[card].weights.loras])
+def test_loras_are_as_large_as_the_card_says(card: str) -> None:
+    said = {lora.borrowed: lora.params for lora in CARDS[card].weights.loras}
+    assert said == pytest.approx(random_weights.lora_parameters(card), rel=0.01)
+
+
 @pytest.mark.parametrize("card", SHIPPED)
 def test_parameters_that_come_with_the_project_are_those_on_the_card(card: str) -> None:
     folder = weights_folder(CARDS[card])
