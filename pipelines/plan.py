@@ -66,7 +66,7 @@ class MemoryPlan:
         text_encoder_on_cpu: Whether words are encoded without the device, since the encoder alone would not fit it.
         tiled: Whether the decoder works tile by tile.
         attention: Name of the attention kernel, as diffusers spells it.
-        compiled: Whether the denoiser's blocks are compiled.
+        compiled: Whether the denoiser's blocks are compiled, if they are ``compilable``.
         step_cache: Share of change below which a step takes the last one's results; 0 computes every step.
         peak_bytes: What each stage should need of the device at most, the CUDA context and the allocator's slack
             included; empty if nobody has worked it out.
@@ -106,6 +106,11 @@ class MemoryPlan:
             self.step_cache,
         )
 
+    @property
+    def compilable(self) -> bool:
+        """Whether nothing has to happen between the layers of a block, which could not be compiled as one then."""
+        return self.offload is not Offload.SEQUENTIAL and self.quantisation is not Quantisation.FP8
+
     def describe(self) -> str:
         """Return the choices in a few words, for people: ``bfloat16, model offload, tiled decode``."""
         words: list[str] = [self.dtype]
@@ -116,6 +121,8 @@ class MemoryPlan:
             words.append("text encoder on the CPU")
         if self.tiled:
             words.append("tiled decode")
+        if self.compiled and self.compilable:
+            words.append("compiled blocks")
         if self.step_cache:
             words.append(f"step cache {self.step_cache:g} (lossy)")
         return ", ".join(words)

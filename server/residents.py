@@ -214,6 +214,8 @@ class Residents:
         plan = self._lowered.get((card.id, demand))
         if plan is None:
             plan = fit(card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures)
+        if self._settings.compile:
+            plan = replace(plan, compiled=True)
         if self._settings.step_cache:
             plan = replace(plan, step_cache=self._settings.step_cache)
         return replace(plan, attention=self._kernel(plan)) if self._name.startswith("cuda") else plan

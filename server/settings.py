@@ -55,6 +55,12 @@ class Settings(BaseSettings):
         description="Attention kernel on GPUs, as diffusers spells it: native, _native_cudnn, flash, xformers, sage, "
         "... Default: the first that works of those that do not round.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the denoiser's blocks: faster steps, but the first video of every size that a worker "
+        "makes waits for the compiler, about a minute. Pays where many videos of few sizes are made. Not for videos "
+        "with LoRAs, nor where a layer at a time is on the device or weights are fp8. Needs a C++ compiler.",
+    )
     step_cache: float = Field(
         default=0.0,
         ge=0,

@@ -24,6 +24,7 @@ from torch import nn
 
 from pipelines.accel import step_cache
 from pipelines.accel.attention import use_attention
+from pipelines.accel.compiling import Compilation
 from pipelines.accel.interruption import Interruption
 from pipelines.accel.lora import fuse_own
 from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
@@ -158,6 +159,8 @@ class Host(Generic[P]):
             said["attention"] = plan.attention
         if plan.quantisation is not Quantisation.NONE:
             said["quantisation"] = plan.quantisation.value
+        if self._settled.compilation.works:
+            said["compiled"] = "yes, except with LoRAs"
         if self._settled.caches_steps:
             said["step_cache"] = f"{plan.step_cache:g}"
         if plan.offload is not Offload.NONE:
@@ -254,12 +257,14 @@ class Denoisers:
     Attributes:
         parts: By name.
         caches_steps: Whether they take results of earlier steps, which changes what they make.
+        compilation: What compiles their blocks, if the plan says so.
     """
 
     def __init__(self, plan: MemoryPlan) -> None:
         self._plan = plan
         self.parts: dict[str, Any] = {}
         self.caches_steps = False
+        self.compilation = Compilation()
         self._folders: list[Path] = []
 
     def settle(self, name: str, part: Any) -> None:
@@ -268,12 +273,12 @@ class Denoisers:
             return
         plan = self._plan
         self.parts[name] = part
+        if plan.compiled and plan.compilable:
+            self.compilation.take(part)
         quantize(part, plan)
         use_attention(part, plan.attention)
         if plan.step_cache:
             self.caches_steps = step_cache.enable(part, plan.step_cache)
-        if plan.compiled:
-            part.compile_repeated_blocks(fullgraph=True)
         if plan.offload is Offload.NONE:
             part.to(plan.device)
         elif plan.offload in STREAMED and (folder := offload_blocks(part, plan)) is not None:

@@ -240,6 +240,16 @@ def test_what_is_loaded_is_announced(shop: Shop, open_with: OpenWith, clock: Clo
     assert all(pipeline.is_closed for pipeline in shop.pipelines.values())
 
 
+def test_blocks_are_compiled_where_the_operator_says_so(
+    shop: Shop, open_with: OpenWith, make_request: MakeRequest
+) -> None:
+    for wanted in (False, True):
+        models = open_with(compile=wanted)
+        bring(models, make_request(), "small")
+        assert shop.loaded[-1][1].compiled is wanted
+        assert ("compiled blocks" in models.announced()[0].plan) is wanted
+
+
 def test_a_model_can_be_there_before_anybody_asks(shop: Shop, open_with: OpenWith, make_request: MakeRequest) -> None:
     models = open_with()
     models.preload("small")
