@@ -194,6 +194,11 @@ def probe(device: str) -> Device:
     return _imported("pipelines.accel.devices").probe(device)
 
 
+def measure(device: str) -> tuple[int, int]:
+    """Return free and total bytes of a GPU's memory, for workers alone that have probed it."""
+    return _imported("pipelines.accel.devices").measure(device)
+
+
 def attention_for(device: str, dtype: DType, wanted: str | None) -> str:
     """Return the attention kernel to use on a GPU, for workers alone: ``wanted`` if it works, else the fastest."""
     return _imported("pipelines.accel.devices").attention_for(device, dtype, wanted)

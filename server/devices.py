@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from pipelines.machine import free_disk_bytes, has_int8, ram_bytes
+from pipelines.machine import cpu_name, free_disk_bytes, has_int8, ram_bytes
 from pipelines.plan import Device, numbers_of
 from server.settings import visible_gpus
 
@@ -43,7 +42,7 @@ def describe(device: str) -> Device | None:
     """Return what a device has in all, whatever holds it now; None if the driver knows no such GPU."""
     if not device.startswith("cuda"):
         ram = ram_bytes()
-        return Device(device, platform.processor() or "CPU", ram, ram, free_disk_bytes(), None, numbers_of(None))
+        return Device(device, cpu_name(), ram, ram, free_disk_bytes(), None, numbers_of(None))
     gpu = gpu_of(device, gpus())
     if gpu is None:
         return None

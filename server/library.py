@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, Row, delete, insert, select, update
 
 from server import database
 from server.ids import new_id, shape_of
@@ -31,11 +31,20 @@ class NotInLibrary(Exception):
 
 @dataclass(frozen=True)
 class OwnTemplate:
-    """A template that somebody made; ``created_at`` is in Unix seconds."""
+    """A template that somebody made; ``created_at`` is in Unix seconds, ``revision`` counts from 1."""
 
     id: str
     template: Template
     created_at: float
+    revision: int = 1
+
+
+class TemplateChanged(Exception):
+    """A template has been changed since it was seen; ``now`` is what it has become."""
+
+    def __init__(self, now: OwnTemplate) -> None:
+        super().__init__(f"{now.id} is at revision {now.revision}")
+        self.now = now
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Library:
         """Return the owner's templates, the oldest first."""
         query = select(templates).where(templates.c.owner == owner).order_by(templates.c.id)
         with self._reads.connect() as db:
-            return tuple(OwnTemplate(row.id, row.template, row.created_at) for row in db.execute(query))
+            return tuple(_own(row) for row in db.execute(query))
 
     def template(self, template_id: str, owner: Owner) -> OwnTemplate:
         """Return a template of the owner's.
@@ -94,7 +103,21 @@ class Library:
             row = db.execute(query).one_or_none()
         if row is None:
             raise NotInLibrary("template", template_id)
-        return OwnTemplate(row.id, row.template, row.created_at)
+        return _own(row)
+
+    def change_template(self, seen: OwnTemplate, template: Template, owner: Owner) -> OwnTemplate:
+        """Write a template anew in the place of the one that was seen.
+
+        Raises:
+            TemplateChanged: It is not that one any more.
+            NotInLibrary: It is gone.
+        """
+        new = seen.revision + 1
+        same = (templates.c.id == seen.id, templates.c.owner == owner, templates.c.revision == seen.revision)
+        with self._writes.begin() as db:
+            if db.execute(update(templates).where(*same).values(template=template, revision=new)).rowcount:
+                return replace(seen, template=template, revision=new)
+        raise TemplateChanged(self.template(seen.id, owner))
 
     def delete_template(self, template_id: str, owner: Owner) -> None:
         """Forget a template of the owner's.
@@ -142,3 +165,7 @@ class Library:
         with self._writes.begin() as db:
             if not db.execute(delete(stars).where(stars.c.id == star_id, stars.c.owner == owner)).rowcount:
                 raise NotInLibrary("starred prompt", star_id)
+
+
+def _own(row: Row[Any]) -> OwnTemplate:
+    return OwnTemplate(row.id, row.template, row.created_at, row.revision)

@@ -1,4 +1,4 @@
-"""What a worker says of a model that it holds."""
+"""What a worker says of the models that it holds, and of the memory that they are in."""
 
 from __future__ import annotations
 
@@ -20,3 +20,18 @@ class LoadedModel:
     plan: str
     memory_bytes: int
     unload_at: float | None = None
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device's memory; for a CPU, the machine's.
+
+    Attributes:
+        name: What the device is called.
+        total_bytes: All that it has.
+        free_bytes: What can still be had of it, whoever holds the rest.
+    """
+
+    name: str
+    total_bytes: int
+    free_bytes: int

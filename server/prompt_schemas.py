@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -52,6 +52,26 @@ class TemplateCreate(BaseModel):
     )
 
 
+class TemplateUpdate(BaseModel):
+    """What is to be different about a template of one's own. Text and slots go together, as when it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="a name of 1 to 200 characters"
+    )
+    description: Annotated[Text, Field(max_length=500)] | None = Field(default=None, description="up to 500 characters")
+    text: Annotated[Text, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None, description="up to 2,000 characters with slots {like_this}"
+    )
+    slots: Annotated[list[Slot], Field(max_length=MAX_SLOTS)] | None = Field(
+        default=None, description="a list of slots such as {'name': 'subject', 'label': 'Who or what'}"
+    )
+    revision: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="the revision that was seen; another one's change is then not overwritten (409)"
+    )
+
+
 class StarCreate(BaseModel):
     """The parameters of a starred prompt."""
 
@@ -73,25 +93,15 @@ class PromptTemplate(BaseModel):
     slots: tuple[Slot, ...]
     shipped: bool = Field(description="Whether it came with Homereel; the others are one's own.")
     created_at: int | None
+    revision: int | None = Field(description="Counts the changes of one's own from 1; null for what ships.")
 
     @classmethod
     def of(cls, template: ShippedTemplate | OwnTemplate) -> PromptTemplate:
         """Say a template of either kind."""
         if isinstance(template, ShippedTemplate):
-            return cls._of(template.id, template, None)
-        return cls._of(template.id, template.template, int(template.created_at))
-
-    @classmethod
-    def _of(cls, template_id: str, said: Template, created_at: int | None) -> PromptTemplate:
-        return cls(
-            id=template_id,
-            name=said.name,
-            description=said.description,
-            text=said.text,
-            slots=said.slots,
-            shipped=created_at is None,
-            created_at=created_at,
-        )
+            return cls(id=template.id, shipped=True, created_at=None, revision=None, **_said(template))
+        made, number = int(template.created_at), template.revision
+        return cls(id=template.id, shipped=False, created_at=made, revision=number, **_said(template.template))
 
 
 class PromptTemplateList(BaseModel):
@@ -213,6 +223,10 @@ class PromptDiff(BaseModel):
         one, other = _parameters(a), _parameters(b)
         found = [Difference(name=name, a=one[name], b=other[name]) for name in one if one[name] != other[name]]
         return cls(a=a.id, b=b.id, differences=found, words=word_changes(a.request.prompt, b.request.prompt))
+
+
+def _said(template: Template) -> dict[str, Any]:
+    return {name: getattr(template, name) for name in ("name", "description", "text", "slots")}
 
 
 def word_changes(a: str, b: str) -> list[WordChange]:

@@ -53,12 +53,13 @@ class Source:
     probe: Callable[[str], Device] = registry.probe
     attention_for: Callable[[str, DType, str | None], str] = registry.attention_for
     release: Callable[[str], None] = registry.release
+    measure: Callable[[str], tuple[int, int]] = registry.measure
 
 
 class Residents:
     """The loaded models of one device, the one that was used last at the end.
 
-    Everything but ``announced`` and ``names`` belongs to one thread.
+    Everything but ``announced``, ``measured`` and ``names`` belongs to one thread.
     """
 
     def __init__(
@@ -94,6 +95,10 @@ class Residents:
             )
             for name, model in reversed(self._models.copy().items())
         )
+
+    def measured(self) -> tuple[int, int] | None:
+        """Return free and total bytes of a GPU's memory; None before the first plan. Any thread may ask."""
+        return None if self._probed is None else self._source.measure(self._name)
 
     def loads(self, card_id: str, request: GenerationRequest) -> bool:
         """Tell whether ``bring`` will load anything.

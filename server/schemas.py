@@ -9,6 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.card import MAX_TOTAL_SECONDS, ModelCard
+from pipelines.fitting import fits, least_vram
+from pipelines.needs import typical_request
+from pipelines.plan import Device
 from server.jobs import MAX_EXTENSIONS, Job, JobId, JobStatus
 from server.pulls import PullState
 
@@ -217,6 +220,12 @@ class Model(BaseModel):
     licence_attribution: str = Field(description="What has to be shown beside what is made; often empty.")
     gated: bool = Field(description="Whether the hub asks for the licence's acceptance before a download.")
     installed: bool = Field(description="Whether its weights are on this machine.")
+    min_vram_mb: float | None = Field(
+        description="What the smallest GPU has that makes its usual clip, slowly and with RAM enough; null if unknown."
+    )
+    fits_device: bool | None = Field(
+        default=None, description="Whether this server's first device makes its usual clip; null if nobody can tell."
+    )
     parameters: int = Field(description="Of all its parts; most take two bytes each on the disk, some four.")
     pull: ModelPull | None = Field(default=None, description="The last attempt of this server to fetch it, if any.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
@@ -229,9 +238,10 @@ class Model(BaseModel):
     guidance_scale: float
 
     @classmethod
-    def of(cls, name: str, card: ModelCard, *, installed: bool = True) -> Model:
-        """Describe the card under the name that it was asked for by."""
+    def of(cls, name: str, card: ModelCard, device: Device | None, *, installed: bool = True) -> Model:
+        """Describe the card under the name that it was asked for by, and whether the device can run it."""
         extends = "extend" in card.capabilities
+        is_known, least = bool(card.weights.components), least_vram(card)
         return cls(
             id=name,
             created=card.created,
@@ -248,6 +258,8 @@ class Model(BaseModel):
             licence_attribution=card.licence.attribution,
             gated=card.licence.gated,
             installed=installed,
+            min_vram_mb=None if least is None else least / 1e6,
+            fits_device=fits(card, typical_request(card), device) if device and is_known else None,
             parameters=sum(part.params for part in card.weights.components.values()),
             sizes=[str(size) for size in card.shape.sizes],
             fps=card.shape.fps,
@@ -295,6 +307,9 @@ class Worker(BaseModel):
     """A worker process, as it last announced itself."""
 
     device: str
+    name: str | None = Field(description="What the device is called; null until that is known.")
+    memory_total_mb: float | None = Field(description="What the device has; for a CPU, the machine's memory.")
+    memory_free_mb: float | None = Field(description="What can still be had of it, whoever holds the rest.")
     model: str | None = Field(description="The card that it has loaded; the last one used if there are several.")
     busy: bool
     models: list[WorkerModel] = Field(description="All that it has loaded, the last one used first.")

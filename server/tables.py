@@ -25,7 +25,7 @@ from sqlalchemy import (
 from pipelines.types import GenerationRequest
 from server.batch_types import BatchError, Counts, Refusal
 from server.jobs import Job, JobError, JobProgress, JobResult, JobStatus, Origin
-from server.loaded import LoadedModel
+from server.loaded import DeviceMemory, LoadedModel
 from server.prompts import Template
 
 
@@ -116,6 +116,7 @@ worker = Table(
     # Why it takes no jobs, if it does not.
     Column("paused", Text),
     Column("models", AsJson(tuple[LoadedModel, ...])),
+    Column("memory", AsJson(DeviceMemory)),
     sqlite_strict=True,
 )
 
@@ -306,6 +307,8 @@ prompt_template = Table(
     Column("owner", Text, nullable=False),
     Column("template", AsJson(Template), nullable=False),
     Column("created_at", Moment, nullable=False),
+    # Counts its changes from 1: who changes it names the one that was seen.
+    Column("revision", Integer, nullable=False, server_default="1"),
     Index("prompt_template_by_owner", "owner", "id"),
     sqlite_strict=True,
 )

@@ -66,12 +66,19 @@ class _Jobs(Collector):
             jobs.add_metric([status], count)
         busy = GaugeMetricFamily("homereel_worker_busy", "1 while the worker makes a video.", labels=["device"])
         workers = self._store.workers()
+        total = GaugeMetricFamily("homereel_device_memory_bytes", "What the device has.", labels=["device"])
+        free = GaugeMetricFamily("homereel_device_memory_free_bytes", "What can still be had.", labels=["device"])
         for worker in workers:
             busy.add_metric([worker.device], worker.job is not None)
+            if worker.memory is not None:
+                total.add_metric([worker.device], worker.memory.total_bytes)
+                free.add_metric([worker.device], worker.memory.free_bytes)
         paused = pause_reason(self._settings, [worker.paused for worker in workers])
         return [
             jobs,
             busy,
+            total,
+            free,
             GaugeMetricFamily(
                 "homereel_queue_paused", "1 while nothing is begun; /ready says why.", paused is not None
             ),

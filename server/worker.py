@@ -24,6 +24,7 @@ from pipelines.plan import MemoryPlan
 from pipelines.types import Clip, Progress, Report, Stage
 from server.assets import AssetStore, Variant
 from server.control import Control
+from server.gauge import Gauge
 from server.jobs import Job, JobError, JobId, JobResult, WorkerId
 from server.lease import Ending, Lease
 from server.previews import Previews
@@ -96,6 +97,7 @@ class Worker:
         self._job: JobId | None = None
         self._timings = TimingStore(store.engine)
         self._gate = Gate(settings)
+        self._gauge = Gauge(place.device, self._models.measured)
         self._control = Control(store.engine, time.time)
 
     def run(self) -> None:
@@ -144,11 +146,11 @@ class Worker:
         self._gate.struck(trouble)
 
     def info(self) -> WorkerInfo:
-        """Return what there is to announce. Any thread may ask."""
+        """Return what there is to announce. One thread may ask, beside the worker's own."""
         place, models = self._place, self._models
         return WorkerInfo(
             place.id, place.device, place.pid, models.latest, self._job, time.time(), self._gate.latest,
-            models.announced(),
+            models.announced(), self._gauge.read(),
         )  # fmt: skip
 
     def give_back(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.jobs import JobId, WorkerId
-from server.loaded import LoadedModel
+from server.loaded import DeviceMemory, LoadedModel
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class WorkerInfo:
 
     Attributes:
         models: Those that it has loaded, the one that it used last first.
+        memory: That of its device, if it is known.
     """
 
     id: WorkerId
@@ -24,3 +25,4 @@ class WorkerInfo:
     seen_at: float
     paused: str | None = None
     models: tuple[LoadedModel, ...] | None = None
+    memory: DeviceMemory | None = None

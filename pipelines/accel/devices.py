@@ -5,12 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import platform
 
 import torch
 
 from pipelines.accel.attention import EXACT, NATIVE, usable
-from pipelines.machine import free_disk_bytes, free_ram_bytes, has_int8, ram_bytes
+from pipelines.machine import cpu_name, free_disk_bytes, free_ram_bytes, has_int8, ram_bytes
 from pipelines.needs import CONTEXT_BYTES
 from pipelines.plan import Device, numbers_of
 from pipelines.types import DType
@@ -25,7 +24,7 @@ def probe(device: str) -> Device:
     """
     if not device.startswith("cuda"):
         free = free_ram_bytes()
-        return Device(device, platform.processor() or "CPU", free, free, free_disk_bytes(), None, numbers_of(None))
+        return Device(device, cpu_name(), free, free, free_disk_bytes(), None, numbers_of(None))
     properties = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     # Asking has made the context, which plans count themselves.
@@ -40,6 +39,11 @@ def probe(device: str) -> Device:
         capability=capability,
         numbers=numbers_of(capability, int8=has_int8()),
     )
+
+
+def measure(device: str) -> tuple[int, int]:
+    """Return free and total bytes of a GPU's memory, whoever holds the rest. Any thread may ask."""
+    return torch.cuda.mem_get_info(device)
 
 
 def release(device: str) -> None:

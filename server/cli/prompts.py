@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -40,6 +41,12 @@ def configure(parser: ArgumentParser) -> None:
     search.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many videos, up to 100")
     templates = action("templates", _templates, "show the templates, or the slots of one")
     templates.add_argument("id", nargs="?", metavar="ID", help="a template")
+    save = action("save", _save, "write a template of your own, or change one")
+    save.add_argument("--id", metavar="ID", help="the template to change; without it, a new one")
+    save.add_argument("--name", help="what it is called")
+    save.add_argument("--text", metavar="SENTENCE", help="with {slots}, and [what may be left out] in brackets")
+    save.add_argument("--description", metavar="WORDS", help="what it is good for")
+    action("forget", _forget, "delete a template of your own").add_argument("id", metavar="ID", help="template_…")
     compose = action("compose", _compose, "make a prompt of a template, or of two")
     compose.add_argument("template", metavar="ID", help="the template (see: homereel prompts templates)")
     compose.add_argument("slots", nargs="*", metavar="SLOT=VALUE", help="what its slots are filled with")
@@ -93,6 +100,44 @@ def _templates(client: Client, options: Namespace) -> None:
     for slot in template["slots"]:
         left_out = "" if slot["required"] else " (may be left out)"
         print(f"  {slot['name']}: {slot['label']}{left_out}. {', '.join(slot['suggestions'])}")
+
+
+def _save(client: Client, options: Namespace) -> None:
+    asked = {"name": options.name, "text": options.text, "description": options.description}
+    body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    path = "/v1/prompts/templates"
+    known: list[Any] = []
+    if options.id is not None:
+        path = f"{path}/{quote(options.id, safe='')}"
+        seen = client.ask("GET", path)
+        known, body["revision"] = seen["slots"], seen["revision"]
+    elif not (options.name and options.text):
+        raise Failure("a new template needs --name and --text", Outcome.MISUSED)
+    if options.text is not None:
+        body["slots"] = _slots(options.text, known)
+    saved = client.ask("POST", path, body)
+    if options.json:
+        _print_json([saved])
+    else:
+        print(saved["id"])
+
+
+def _slots(text: str, known: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return a sentence's slots in their order; those that are known keep their labels and suggestions."""
+    outside = re.sub(r"\[[^\]]*\]", "", text)
+    there = {slot["name"]: slot for slot in known}
+    return [
+        {"label": name.replace("_", " ")} | there.get(name, {}) | {"name": name, "required": f"{{{name}}}" in outside}
+        for name in dict.fromkeys(re.findall(r"\{(\w+)\}", text))
+    ]
+
+
+def _forget(client: Client, options: Namespace) -> None:
+    gone = client.ask("DELETE", f"/v1/prompts/templates/{quote(options.id, safe='')}")
+    if options.json:
+        _print_json([gone])
+    else:
+        print(gone["id"])
 
 
 def _compose(client: Client, options: Namespace) -> None:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from server.cli.local import connected
 from server.cli.outcome import Outcome
 from server.cli.progress import clock, describe
-from server.cli.words import shown
+from server.cli.words import print_wide, shown
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -37,7 +37,10 @@ def run(options: Namespace) -> int:
         print(json.dumps(bodies))
         return Outcome.DONE
     console = Console(soft_wrap=True)
-    console.print(_worker_table(workers) if workers else "no worker is up yet")
+    if workers:
+        print_wide(_worker_table(workers))
+    else:
+        console.print("no worker is up yet")
     if videos:
         console.print()
         console.print(_video_table(videos))
@@ -45,15 +48,21 @@ def run(options: Namespace) -> int:
 
 
 def _worker_table(workers: list[Worker]) -> Table:
-    table = Table("device", "state", "model loaded", "runs with", "unloads", box=None, pad_edge=False)
+    table = Table("device", "state", "memory free", "model loaded", "runs with", "unloads", box=None, pad_edge=False)
     for worker in workers:
-        first = (worker.device, "busy" if worker.busy else "idle")
+        first = (worker.device, "busy" if worker.busy else "idle", _free(worker))
         for loaded in worker.models:
             table.add_row(*first, loaded.model, loaded.plan, _unloads(loaded.unload_at))
-            first = ("", "")
+            first = ("", "", "")
         if not worker.models:
             table.add_row(*first, worker.model or "-", "", "")
     return table
+
+
+def _free(worker: Worker) -> str:
+    if worker.memory_free_mb is None or worker.memory_total_mb is None:
+        return ""
+    return f"{worker.memory_free_mb / 1000:.1f} of {worker.memory_total_mb / 1000:.1f} GB"
 
 
 def _unloads(at: int | None) -> str:

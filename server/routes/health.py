@@ -45,7 +45,16 @@ def _shown(worker: WorkerInfo) -> Worker:
         )
         for loaded in worker.models or ()
     ]
-    return Worker(device=worker.device, model=worker.card, busy=worker.job is not None, models=models)
+    memory = worker.memory
+    return Worker(
+        device=worker.device,
+        name=memory and memory.name,
+        memory_total_mb=memory and memory.total_bytes / 1e6,
+        memory_free_mb=memory and memory.free_bytes / 1e6,
+        model=worker.card,
+        busy=worker.job is not None,
+        models=models,
+    )
 
 
 def own_version() -> str:

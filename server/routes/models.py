@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pipelines.card import ModelCard
 from pipelines.errors import UnknownModel, WeightsMissing
 from pipelines.holdings import installed, origins
+from pipelines.plan import Device
 from pipelines.registry import Registry
 from server.deps import BodyDep, Caller, CallerDep, Services, ServicesDep
 from server.errors import ApiError, Forbidden, InvalidRequest, NotFound
@@ -37,20 +38,23 @@ def list_models(
     every: Annotated[bool, Query(alias="all", description="Also those whose weights are not here.")] = False,  # noqa: FBT002
 ) -> ModelList:
     """List models whose weights are on this machine, and the aliases that lead to them."""
-    registry = services.registry
-    usable = [model for name in registry.names() if (model := _usable(name, registry))]
+    registry, device = services.registry, services.device()
+    usable = [model for name in registry.names() if (model := _usable(name, registry, device))]
     here = {model.card for model in usable}
-    others = [Model.of(card.id, card, installed=False) for card in registry.cards.values() if card.id not in here]
+    if not every:
+        return ModelList(data=usable)
+    absent = [card for card in registry.cards.values() if card.id not in here]
+    others = [Model.of(card.id, card, device, installed=False) for card in absent]
     for model in others:
         model.pull = _told(services.pulls.state(model.card))
-    return ModelList(data=[*usable, *others] if every else usable)
+    return ModelList(data=[*usable, *others])
 
 
 @router.get("/{model}")
 def retrieve_model(model: ModelId, services: ServicesDep) -> Model:
     """Describe one model."""
     try:
-        return Model.of(model, services.registry.find(model))
+        return Model.of(model, services.registry.find(model), services.device())
     except (UnknownModel, WeightsMissing) as error:
         raise NotFound(error.message, param="model", code=error.code) from error
 
@@ -116,8 +120,8 @@ def _known(state: PullState | None) -> ModelPull:
     return ModelPull.of(state)
 
 
-def _usable(name: str, registry: Registry) -> Model | None:
+def _usable(name: str, registry: Registry, device: Device | None) -> Model | None:
     try:
-        return Model.of(name, registry.find(name))
+        return Model.of(name, registry.find(name), device)
     except (UnknownModel, WeightsMissing):
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field, ValidationError
@@ -10,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 from pipelines.card import MAX_PROMPT
 from server.answers import positions, searched
 from server.deps import BodyDep, Caller, CallerDep, Services, ServicesDep, valid_id
-from server.errors import InvalidRequest
+from server.errors import NO_RETRY, ApiError, InvalidRequest
 from server.jobs import JobId
-from server.library import STAR_ID, TEMPLATE_ID, NotInLibrary, OwnTemplate
+from server.library import STAR_ID, TEMPLATE_ID, NotInLibrary, OwnTemplate, TemplateChanged
 from server.parameters import Name
 from server.prompt_schemas import (
     Compose,
@@ -26,6 +27,7 @@ from server.prompt_schemas import (
     StarredPrompt,
     StarredPromptList,
     TemplateCreate,
+    TemplateUpdate,
 )
 from server.prompts import BadSlot, Beat, ShippedTemplate, Template, compose, shipped
 from server.quota import Quota
@@ -42,6 +44,13 @@ _Limit = Annotated[int, Query(ge=0, le=MAX_PAGE)]
 _BAD_CURSOR = "'after' must be the last_id of the page before."
 
 
+class _TemplateChanged(ApiError):
+    """Somebody changed the template since it was seen."""
+
+    status = 409
+    code = "template_changed"
+
+
 @router.get("/templates")
 def list_prompt_templates(caller: CallerDep, services: ServicesDep) -> PromptTemplateList:
     """List all templates: those that ship with Homereel, then one's own."""
@@ -53,13 +62,8 @@ def list_prompt_templates(caller: CallerDep, services: ServicesDep) -> PromptTem
 def create_prompt_template(body: BodyDep, caller: CallerDep, services: ServicesDep) -> PromptTemplate:
     """Keep a template of one's own."""
     asked = validated(TemplateCreate, body.fields(), {})
-    try:
-        template = Template(name=asked.name, description=asked.description, text=asked.text, slots=tuple(asked.slots))
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(reason, param="text", code="invalid_template") from error
     quota = Quota("templates", services.settings.max_templates)
-    return PromptTemplate.of(services.library.add_template(template, caller.owner, quota))
+    return PromptTemplate.of(services.library.add_template(_checked(asked.model_dump()), caller.owner, quota))
 
 
 @router.get("/templates/{template_id}")
@@ -68,13 +72,29 @@ def retrieve_prompt_template(template_id: TemplateId, caller: CallerDep, service
     return PromptTemplate.of(_template(template_id, caller, services))
 
 
+@router.post("/templates/{template_id}", openapi_extra=openapi_body(TemplateUpdate, {}))
+def update_prompt_template(
+    template_id: TemplateId, body: BodyDep, caller: CallerDep, services: ServicesDep
+) -> PromptTemplate:
+    """Change a template of one's own; what is left out stays. With ``revision``, only the one that was seen."""
+    asked = validated(TemplateUpdate, body.fields(), {})
+    changes = asked.model_dump(exclude={"revision"}, exclude_none=True)
+    found = _own(template_id, caller, services, "changed")
+    while True:
+        if asked.revision is not None and asked.revision != found.revision:
+            message = f"'{found.template.name}' has been changed meanwhile; it is at revision {found.revision} now."
+            raise _TemplateChanged(message, param="revision", headers=NO_RETRY)
+        template = _checked(found.template.model_dump() | changes)
+        try:
+            return PromptTemplate.of(services.library.change_template(found, template, caller.owner))
+        except TemplateChanged as error:
+            found = error.now
+
+
 @router.delete("/templates/{template_id}")
 def delete_prompt_template(template_id: TemplateId, caller: CallerDep, services: ServicesDep) -> PromptDeleted:
     """Forget a template of one's own."""
-    found = _template(template_id, caller, services)
-    if isinstance(found, ShippedTemplate):
-        message = f"'{found.name}' ships with Homereel and stays; one's own templates can be deleted."
-        raise InvalidRequest(message, param="template_id", code="template_is_shipped")
+    _own(template_id, caller, services, "deleted")
     services.library.delete_template(template_id, caller.owner)
     return PromptDeleted(id=template_id, object="prompt.template.deleted")
 
@@ -169,6 +189,22 @@ def _template(template_id: str, caller: Caller, services: Services) -> ShippedTe
     if not TEMPLATE_ID.fullmatch(template_id):
         raise NotInLibrary("template", template_id)
     return services.library.template(template_id, caller.owner)
+
+
+def _own(template_id: str, caller: Caller, services: Services, what: str) -> OwnTemplate:
+    found = _template(template_id, caller, services)
+    if isinstance(found, ShippedTemplate):
+        message = f"'{found.name}' ships with Homereel and stays; one's own templates can be {what}."
+        raise InvalidRequest(message, param="template_id", code="template_is_shipped")
+    return found
+
+
+def _checked(values: Mapping[str, Any]) -> Template:
+    try:
+        return Template.model_validate(values)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(reason, param="text", code="invalid_template") from error
 
 
 def _cursor(after: str | None) -> JobId | None:

@@ -26,6 +26,7 @@ from server.jobs import (
     WorkerId,
     new_job_id,
 )
+from server.loaded import DeviceMemory
 from server.scheduler import choose
 from server.settings import Settings
 from server.store import JobNotFound, JobStore, Renewal
@@ -332,7 +333,8 @@ def test_silent_workers_are_not_listed(store: JobStore, clock: Clock) -> None:
     ann = WorkerInfo(ANN, "cpu", 11, None, None, clock())
     store.announce(ann)
     clock.advance(8)
-    bob = WorkerInfo(BOB, "cuda:0", 12, "homereel-mini", JobId("video_1"), clock())
+    memory = DeviceMemory("H100", 80, 70)
+    bob = WorkerInfo(BOB, "cuda:0", 12, "homereel-mini", JobId("video_1"), clock(), memory=memory)
     store.announce(bob)
     assert store.workers() == (ann, bob)
     clock.advance(3)

@@ -17,7 +17,7 @@ from server.app import create_app
 from server.assets import AssetStore, Variant
 from server.cli.main import main
 from server.jobs import JobError, JobId, JobResult, WorkerId
-from server.loaded import LoadedModel
+from server.loaded import DeviceMemory, LoadedModel
 from server.settings import Settings
 from server.store import JobStore
 from server.workers import WorkerInfo
@@ -64,8 +64,8 @@ class Stage:
     def announce(self) -> None:
         now = time.time()
         models = (LoadedModel("homereel-mini", "float32, all on the device", 49_000_000, now + 90),)
-        worker = WorkerInfo(id=WORKER, device="cpu", pid=1, card="homereel-mini", job=None, seen_at=now, models=models)
-        self.store.announce(worker)
+        memory = DeviceMemory("a CPU", 16_000_000_000, 9_000_000_000)
+        self.store.announce(WorkerInfo(WORKER, "cpu", 1, "homereel-mini", None, now, models=models, memory=memory))
 
     def _finish_all(self) -> None:
         for waiting in self.store.waiting():

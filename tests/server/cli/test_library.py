@@ -132,6 +132,22 @@ def test_prompts_are_composed_and_kept(run: Run) -> None:
     assert printed == ""
 
 
+def test_templates_of_ones_own_are_written_changed_and_forgotten(run: Run) -> None:
+    _, printed, _ = run("prompts", "save", "--name", "Mine", "--text", "{the_hero} waits[ at {place}]")
+    template = printed.strip()
+    _, printed, _ = run("prompts", "compose", template, "the_hero=a fox", "place=dusk")
+    assert printed == "A fox waits at dusk.\n"
+    _, printed, _ = run("prompts", "save", "--id", template, "--text", "{the_hero} runs", "--json")
+    saved = json.loads(printed)
+    assert (saved["id"], saved["name"], saved["revision"]) == (template, "Mine", 2)
+    assert [(slot["name"], slot["label"], slot["required"]) for slot in saved["slots"]] == [
+        ("the_hero", "the hero", True)
+    ]
+    run("prompts", "forget", template)
+    _, printed, _ = run("prompts", "templates", "--json")
+    assert template not in printed
+
+
 def test_a_batch_makes_what_can_be_made_and_says_what_cannot(run: Run, homereel: Run, url: str, tmp_path: Path) -> None:
     lines = [
         {"prompt": "a ball", "seconds": "1", "seed": 3},

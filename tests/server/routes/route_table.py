@@ -154,6 +154,7 @@ TABLE: dict[str, Row] = {
     # What ends things comes last, as the owner goes through the table in order.
     "POST /v1/batches/{batch_id}/cancel": Named(("batch",)),
     "POST /v1/videos/{video_id}/cancel": Named(("waiting", "done")),
+    "POST /v1/prompts/templates/{template_id}": Named(("template",), {"name": "mine"}),
     "DELETE /v1/prompts/templates/{template_id}": Named(("template",)),
     "DELETE /v1/prompts/starred/{star_id}": Named(("star",)),
     "DELETE /v1/videos/{video_id}": Named(VIDEOS),

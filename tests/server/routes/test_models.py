@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi.testclient import TestClient
 
+from pipelines.plan import Device, numbers_of
+from server.deps import Services
 from tests.server.routes.conftest import refused
 
 
@@ -29,6 +33,21 @@ def test_one_model_is_described_as_in_the_list(client: TestClient, name: str) ->
     one = client.get(f"/v1/models/{name}").json()
     assert one in client.get("/v1/models").json()["data"]
     assert one["id"] == name
+
+
+def test_models_say_what_they_need_and_whether_that_is_here(services: Services, client: TestClient) -> None:
+    def found(gib: float | None) -> dict[str, Any]:
+        size = int((gib or 0) * 2**30)
+        gpu = Device("cuda:0", "a GPU", size, 2**40, 2**40, (8, 9), numbers_of((8, 9)))
+        object.__setattr__(services, "device", lambda: None if gib is None else gpu)
+        return {model["id"]: model for model in client.get("/v1/models?all=true").json()["data"]}
+
+    small, large, unknown = found(6), found(12), found(None)
+    assert small["wan2.1-t2v-1.3b"]["min_vram_mb"] < 6 * 2**30 / 1e6 < small["wan2.1-t2v-14b"]["min_vram_mb"]
+    names = ("homereel-mini", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b")
+    assert [small[name]["fits_device"] for name in names] == [True, True, False]
+    assert [large[name]["fits_device"] for name in names] == [True, True, True]
+    assert [unknown[name]["fits_device"] for name in names] == [None, None, None]
 
 
 def test_an_unknown_model_is_not_found(client: TestClient) -> None:

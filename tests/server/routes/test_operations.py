@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from server.loaded import LoadedModel
+from server.loaded import DeviceMemory, LoadedModel
 from server.store import JobStore
 from server.workers import WorkerInfo
 from tests.server.routes.conftest import ANN, Hand, refused
@@ -17,7 +17,9 @@ def announce(store: JobStore, hand: Hand) -> None:
         LoadedModel("homereel-mini", "float32, all on the device", 49_000_000, 1_800_000_000.7),
         LoadedModel("other", "bfloat16, model offload", 1, None),
     )
-    store.announce(WorkerInfo(ANN, "cpu", 123, "homereel-mini", None, hand.services.now(), models=models))
+    memory = DeviceMemory("a CPU", 16_000_000_000, 9_000_000_000)
+    now = hand.services.now()
+    store.announce(WorkerInfo(ANN, "cpu", 123, "homereel-mini", None, now, models=models, memory=memory))
 
 
 def test_health_asks_nobody(client: TestClient, store: JobStore) -> None:
@@ -38,6 +40,9 @@ def test_ready_waits_for_a_worker(client: TestClient, store: JobStore, hand: Han
         "workers": [
             {
                 "device": "cpu",
+                "name": "a CPU",
+                "memory_total_mb": 16_000.0,
+                "memory_free_mb": 9_000.0,
                 "model": "homereel-mini",
                 "busy": False,
                 "models": [
@@ -54,11 +59,13 @@ def test_ready_waits_for_a_worker(client: TestClient, store: JobStore, hand: Han
     }
 
 
-def test_a_worker_of_an_earlier_version_says_nothing_of_its_models(
+def test_a_worker_of_an_earlier_version_says_nothing_of_its_models_or_memory(
     client: TestClient, store: JobStore, hand: Hand
 ) -> None:
     store.announce(WorkerInfo(ANN, "cpu", 123, None, None, hand.services.now()))
-    assert client.get("/ready").json()["workers"][0]["models"] == []
+    worker = client.get("/ready").json()["workers"][0]
+    assert worker["models"] == []
+    assert (worker["name"], worker["memory_total_mb"], worker["memory_free_mb"]) == (None, None, None)
 
 
 def test_metrics_count_jobs_workers_and_requests(

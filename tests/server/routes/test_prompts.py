@@ -9,7 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server.deps import Services
-from server.prompts import shipped
+from server.jobs import Owner
+from server.library import Library, OwnTemplate
+from server.prompts import Template, shipped
 from tests.server.routes.conftest import refused
 
 OWN = {
@@ -43,6 +45,73 @@ def test_own_templates_stand_beside_those_that_ship(client: TestClient) -> None:
     assert client.delete(f"/v1/prompts/templates/{own['id']}").json()["deleted"] is True
     assert refused(client.get(f"/v1/prompts/templates/{own['id']}"), 404)["code"] == "template_not_found"
     assert refused(client.delete("/v1/prompts/templates/two-shot"))["code"] == "template_is_shipped"
+
+
+def test_a_template_of_ones_own_is_changed_in_its_place(client: TestClient) -> None:
+    own = made(client, "/v1/prompts/templates", OWN)
+    assert own["revision"] == 1
+    path = f"/v1/prompts/templates/{own['id']}"
+    renamed = made(client, path, {"name": "Still mine"})
+    assert renamed == own | {"name": "Still mine", "revision": 2}
+    text = {"text": "{what} stands still", "slots": OWN["slots"][:1]}
+    assert made(client, path, text | {"revision": 2})["text"] == "{what} stands still"
+    assert client.get(path).json()["revision"] == 3
+    assert [template["id"] for template in client.get("/v1/prompts/templates").json()["data"]][-1] == own["id"]
+
+
+def test_a_change_of_somebody_else_is_not_overwritten(client: TestClient) -> None:
+    own = made(client, "/v1/prompts/templates", OWN)
+    path = f"/v1/prompts/templates/{own['id']}"
+    theirs = made(client, path, {"name": "Theirs", "revision": 1})
+    error = refused(client.post(path, json={"name": "Ours", "revision": 1}), 409)
+    assert (error["code"], error["param"]) == ("template_changed", "revision")
+    assert "revision 2" in error["message"]
+    assert client.get(path).json() == theirs
+    assert made(client, path, {"name": "Ours"})["revision"] == 3
+
+
+def test_a_change_that_meets_another_is_made_to_what_that_left(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the write, somebody else writes: nothing of either change is lost."""
+    own = made(client, "/v1/prompts/templates", OWN)
+    change, others = Library.change_template, ["in between"]
+
+    def meet(self: Library, seen: OwnTemplate, template: Template, owner: Owner) -> OwnTemplate:
+        if others:
+            change(self, seen, seen.template.model_copy(update={"description": others.pop()}), owner)
+        return change(self, seen, template, owner)
+
+    monkeypatch.setattr(Library, "change_template", meet)
+    after = made(client, f"/v1/prompts/templates/{own['id']}", {"name": "Ours"})
+    assert (after["name"], after["description"], after["revision"]) == ("Ours", "in between", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"text": "{other} rolls"}, "invalid_template", "text"),
+        ({"name": ""}, "invalid_value", "name"),
+        ({"revision": 0}, "invalid_value", "revision"),
+        ({"colour": "red"}, "unknown_parameter", "colour"),
+    ],
+)
+def test_a_change_that_is_not_well_formed_changes_nothing(
+    client: TestClient, change: dict[str, Any], code: str, param: str
+) -> None:
+    own = made(client, "/v1/prompts/templates", OWN)
+    error = refused(client.post(f"/v1/prompts/templates/{own['id']}", json=change))
+    assert (error["code"], error["param"]) == (code, param)
+    assert client.get(f"/v1/prompts/templates/{own['id']}").json() == own
+
+
+def test_what_ships_or_is_not_there_is_not_changed(client: TestClient) -> None:
+    error = refused(client.post("/v1/prompts/templates/two-shot", json={"name": "Mine"}))
+    assert error["code"] == "template_is_shipped"
+    own = made(client, "/v1/prompts/templates", OWN)
+    client.delete(f"/v1/prompts/templates/{own['id']}")
+    gone = client.post(f"/v1/prompts/templates/{own['id']}", json={"name": "Mine"})
+    assert refused(gone, 404)["code"] == "template_not_found"
 
 
 def test_two_beats_of_both_kinds_compose_a_prompt_that_can_be_made(client: TestClient) -> None:
