@@ -21,8 +21,8 @@ from pydantic import (
 from pipelines.errors import MissingCapability, UnsupportedOption, UnsupportedShape
 from pipelines.licence import Licence
 from pipelines.memory import Memory
-from pipelines.shapes import MAX_SECONDS, ShapeRules, crop_share
-from pipelines.types import LAST, DType, GenerationRequest, Lora, VideoShape, Window
+from pipelines.shapes import MAX_SECONDS, FrameSize, ShapeRules, crop_share
+from pipelines.types import LAST, DType, GenerationRequest, Lora, SourceClip, VideoShape, Window
 from pipelines.weights import Weights
 from pipelines.wish import Resolved, Wish
 
@@ -55,6 +55,9 @@ class Sampling(BaseModel):
     )
     flow_shift: PositiveFloat | None = Field(
         default=None, description="How far noise levels are shifted upwards, for models that let it be chosen."
+    )
+    refine_steps: PositiveInt | None = Field(
+        default=None, description="Steps of the second stage of sizes that are made in two."
     )
     negative_prompt: str = ""
     edit_strength: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -89,6 +92,8 @@ class ModelCard(BaseModel):
             raise ValueError("max_references and the capability references belong together")
         if "extend" in self.capabilities and not self.shape.overlap:
             raise ValueError("a model that extends clips needs an overlap")
+        if self.shape.has_two_stages != (self.sampling.refine_steps is not None):
+            raise ValueError("sizes in two stages and refine_steps belong together")
         return self
 
     @property
@@ -109,7 +114,7 @@ class ModelCard(BaseModel):
         self._check_source(wish, warnings)
         self._check_fps(wish.fps)
         width, height = self._size(wish, warnings)
-        native = self.shape.nearest(width, height)
+        native = self._native(wish.source, width, height)
         new, delivered = self._frames(wish, warnings)
         windows = self._windows(new, wish, warnings)
         made = sum(window.new for window in windows)
@@ -129,6 +134,7 @@ class ModelCard(BaseModel):
             delivery=VideoShape(delivered, height, width, self.shape.fps),
             seed=self._seed(wish.seed),
             num_inference_steps=self._steps(wish.num_inference_steps),
+            refine_steps=self._refine_steps(wish.source, native),
             guidance_scale=self._guidance(wish.guidance_scale),
             guidance_scale_2=self._guidance_2(wish),
             flow_shift=self._flow_shift(wish.flow_shift),
@@ -154,10 +160,14 @@ class ModelCard(BaseModel):
             self._check_size(width, height)
         except UnsupportedShape:
             # A file from elsewhere has whatever size it has; it is for us to find the nearest.
-            native = self.shape.nearest(width, height)
+            native = self._native(wish.source, width, height)
             warnings.append(f"the source is {width}x{height}, which {self.id} does not make; the result is {native}")
             return native.width, native.height
         return width, height
+
+    def _native(self, source: SourceClip | None, width: int, height: int) -> FrameSize:
+        """Return the size that is made; edits, whose source is there at its full size, are made at once."""
+        return self.shape.nearest(width, height, at_once=source is not None and source.use == "edit")
 
     def _size_of_aspect(self, across: int, down: int) -> tuple[int, int]:
         native = self.shape.nearest(across, down)
@@ -308,6 +318,10 @@ class ModelCard(BaseModel):
             able = f"between {least} and {most}" if least < most else f"{most} for {self.id}"
             raise UnsupportedOption(f"num_inference_steps must be {able}.", param="num_inference_steps")
         return wanted
+
+    def _refine_steps(self, source: SourceClip | None, native: FrameSize) -> int:
+        edits = source is not None and source.use == "edit"
+        return self.sampling.refine_steps or 0 if native.stages == 2 and not edits else 0
 
     def _guidance(self, wanted: float | None, param: str = "guidance_scale") -> float:
         if wanted is None:

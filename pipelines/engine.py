@@ -127,7 +127,7 @@ class _Run(NamedTuple):
 
     def denoise(self, index: int, given: Given) -> Any:
         """Return the latents of a window."""
-        per_window = self.request.num_inference_steps
+        per_window = self.request.steps
         total = per_window * len(self.request.pieces)
         report, show, checkpoints = self.watchers
 

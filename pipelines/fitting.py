@@ -133,7 +133,9 @@ def _on_gpu(card: ModelCard, demand: Demand, device: Device) -> Iterator[MemoryP
         if kind.value in device.numbers and plain.dtype != "float32"
         for packed in places(replace(plain, quantisation=kind), Offload.NONE, Offload.MODEL)
     ]
-    hidden = card.shape.tokens(window_of(card, demand.shape)) >= TOKENS_THAT_HIDE_THE_BUS
+    # Of two stages, the first has most of the steps.
+    most_steps = card.shape.first_stage(window_of(card, demand.shape))
+    hidden = card.shape.tokens(most_steps) >= TOKENS_THAT_HIDE_THE_BUS
     yield from places(plain, Offload.NONE, Offload.MODEL)
     yield from [*streamed, *packed] if hidden else [*packed, *streamed]
     yield from places(plain, Offload.SEQUENTIAL)

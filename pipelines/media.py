@@ -54,6 +54,7 @@ def asked(request: GenerationRequest) -> dict[str, JsonValue]:
         "negative_prompt": request.negative_prompt,
         "seed": request.seed,
         "num_inference_steps": request.num_inference_steps,
+        "refine_steps": request.refine_steps,
         "guidance_scale": request.guidance_scale,
         "guidance_scale_2": request.guidance_scale_2,
         "flow_shift": request.flow_shift,

@@ -28,6 +28,8 @@ PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
 _PACKED_BYTES = 1.05
 # A LoRA that is put into weights for good is in RAM twice then: as its file has it, and as it is added.
 _FUSING_BYTES = 8
+UPSAMPLER = "latent_upsampler"
+"""The name under which diffusers keeps what doubles latents."""
 # Blocks on the device at a time when they come and go: the one that computes, the next, what is outside of blocks.
 _BLOCKS_AT_HAND = 3
 
@@ -188,6 +190,9 @@ def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage)
     size = {name: stored_bytes(name, part, plan) for name, part in parts.items()}
     if plan.offload is Offload.NONE:
         return sum(size.values())
+    if card.shape.first_stage(demand.shape) == demand.shape:
+        # Nothing is doubled. Where something is, that needs a tenth per token of what a step needs, or less.
+        parts = {name: part for name, part in parts.items() if not name.startswith(UPSAMPLER)}
     here = {name for name, part in parts.items() if part.stage == stage.value}
     if stage is Stage.DENOISE and demand.pictures:
         # Given frames are encoded there and then, by all that has eyes.

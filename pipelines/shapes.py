@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipelines.types import VideoShape, Window
 
 MAX_SECONDS = 20.0
+# A size that is made in two stages costs as its pixels do: it is for wishes that have at least this share of them.
+LEAST_SHARE = 0.75
 
 
 class FrameSize(BaseModel):
@@ -17,6 +20,9 @@ class FrameSize(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     width: PositiveInt
     height: PositiveInt
+    stages: Literal[1, 2] = Field(
+        default=1, description="2 if clips are made at half the width and height, brought to twice that, and refined."
+    )
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
@@ -48,6 +54,14 @@ class ShapeRules(BaseModel):
                 raise ValueError(f"{frames} frames is not {self.frame_rule}")
         if self.overlap >= self.min_frames:
             raise ValueError("the overlap leaves no room for new frames")
+        return self
+
+    @model_validator(mode="after")
+    def _halves_are_whole_tokens(self) -> ShapeRules:
+        multiple = 2 * self.pixels_per_token
+        for size in self.sizes:
+            if size.stages == 2 and (size.width % multiple or size.height % multiple):
+                raise ValueError(f"{size} is made in two stages, so both sides have to be multiples of {multiple}")
         return self
 
     @property
@@ -110,14 +124,38 @@ class ShapeRules(BaseModel):
         stride = self.latent_stride or self.frame_stride
         return -(-(frames - 1) // stride) + 1
 
-    def nearest(self, width: int, height: int) -> FrameSize:
-        """Return the native size whose aspect is closest; of several such, the one whose area is."""
+    @property
+    def has_two_stages(self) -> bool:
+        """Whether there is a size that is made in two stages."""
+        return any(size.stages == 2 for size in self.sizes)
+
+    def first_stage(self, shape: VideoShape) -> VideoShape:
+        """Return what is denoised from noise: the shape itself, or half of it each way if it is made in two stages."""
+        if FrameSize(width=shape.width, height=shape.height, stages=2) not in self.sizes:
+            return shape
+        return halved(shape)
+
+    def nearest(self, width: int, height: int, *, at_once: bool = False) -> FrameSize:
+        """Return the native size whose aspect is closest; of several such, the one whose area is.
+
+        Args:
+            width: What is wanted.
+            height: What is wanted.
+            at_once: Whether sizes that are made in two stages do not count.
+        """
 
         def distance(size: FrameSize) -> tuple[float, float]:
             area = math.log(size.width * size.height / (width * height))
             return round(crop_share(size, width, height), 3), abs(area)
 
-        return min(self.sizes, key=distance)
+        most = 0 if at_once else width * height / LEAST_SHARE
+        able = [size for size in self.sizes if size.stages == 1 or size.width * size.height <= most]
+        return min(able or self.sizes, key=distance)
+
+
+def halved(shape: VideoShape) -> VideoShape:
+    """Return a shape of half the width and height."""
+    return shape._replace(width=shape.width // 2, height=shape.height // 2)
 
 
 def crop_share(native: FrameSize, width: int, height: int) -> float:

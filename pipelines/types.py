@@ -147,7 +147,7 @@ class GenerationRequest:
         delivery: What the file will be. Its frames are the first of ``shape``'s, for an extension after those of the
             source; its size is reached by scaling to cover and cropping the overhang; the frame rate is the same.
         seed: Decides the noise. The same request with the same seed gives the same frames.
-        num_inference_steps: Denoising steps.
+        num_inference_steps: Denoising steps; if the clip is made in two stages, those at half its size.
         guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
         conditions: Pictures that fix frames.
         source: The clip that this one edits or extends. An extension's ``delivery`` counts the source's frames too.
@@ -157,6 +157,7 @@ class GenerationRequest:
         flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
         sound: Whether the clip gets the sound that the model makes.
         loras: What changes the model for this clip.
+        refine_steps: Steps at the clip's size that follow those at half of it; 0 makes the clip at its size at once.
         parts: What the clip is joined from, in order. No model makes such a clip: all that else says how one would
             is that of the last part.
     """
@@ -177,6 +178,12 @@ class GenerationRequest:
     sound: bool = False
     loras: tuple[Lora, ...] = ()
     parts: tuple[Part, ...] = ()
+    refine_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of one window, of both stages if there are two."""
+        return self.num_inference_steps + self.refine_steps
 
     @property
     def pieces(self) -> tuple[Window, ...]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline, LTXLatentUpsamplePipeline
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition, linear_quadratic_schedule
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -26,12 +27,14 @@ from pipelines.accel.host import Host
 from pipelines.accel.hosted import HostedPipeline
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import encoded, finite, frames_of
+from pipelines.accel.refining import Pass, Refinement, begun, doubled, load_host
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.accel.step_cache import stream
 from pipelines.card import ModelCard
 from pipelines.images import fitted
+from pipelines.needs import UPSAMPLER
 from pipelines.plan import MemoryPlan
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
 
@@ -45,6 +48,7 @@ class Options(BaseModel):
         schedule: ``linear`` noise levels, or the pipeline's own ``linear_quadratic`` list.
         timesteps: The ones that the checkpoint was distilled to, in place of a schedule.
         guidance_rescale: How far guided predictions are brought back to the spread of the others.
+        refinement: The second stage of sizes that are made in two.
         decode_timestep: What a decoder that takes noise away is told of it.
         decode_noise_scale: How much noise it is given; as much as it is told if nothing else is said.
         reference_frame: Frame, far past a clip's end, as which the checkpoint was trained to see pictures of subjects.
@@ -57,6 +61,7 @@ class Options(BaseModel):
     schedule: Literal["linear", "linear_quadratic"] = "linear_quadratic"
     timesteps: tuple[PositiveFloat, ...] | None = None
     guidance_rescale: NonNegativeFloat = 0.0
+    refinement: Refinement = Refinement()
     decode_timestep: NonNegativeFloat = 0.0
     decode_noise_scale: NonNegativeFloat | None = None
     reference_frame: PositiveInt | None = None
@@ -105,6 +110,7 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
     def __init__(self, host: Host[LTXConditionPipeline], card: ModelCard) -> None:
         self._host = host
         self._options = Options.model_validate(card.options)
+        self._options.refinement.check(card)
         self._sketcher = Sketcher(
             self._painted,
             self._encoded,
@@ -118,7 +124,7 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         # They warn of a shift that these schedulers do not make.
         for module in (LTXConditionPipeline.__module__, FlowMatchEulerDiscreteScheduler.__module__):
             logging.getLogger(module).setLevel(logging.ERROR)
-        return cls(Host.load(LTXConditionPipeline, card, weights, plan), card)
+        return cls(load_host(LTXConditionPipeline, LTXLatentUpsamplerModel, card, weights, plan), card)
 
     @override
     @torch.no_grad()
@@ -165,7 +171,8 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         make = self._sample if given.edited is None else self._edit
         generator = torch.Generator("cpu").manual_seed(request.seed)
         # The VAE encodes what is given and, for sketches, is asked how it decodes.
-        stage = self._host.stage(f"Denoising {request.shape.size}", "transformer", "vae")
+        parts = ["transformer", "vae", *([UPSAMPLER] if request.refine_steps else [])]
+        stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
         with stage, loras(self._host.pipe, request.loras):
             latents = finite(make(request, conditioning, given, _Loop(on_step, generator)))
         if not self._pipe.vae.config.timestep_conditioning:
@@ -176,31 +183,59 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
     def _sample(
         self, request: GenerationRequest, conditioning: Conditioning, given: Given, loop: _Loop
     ) -> torch.Tensor:
-        steps = request.num_inference_steps
-        levels = self._sigmas(steps)
+        first, second = begun(request, given.state, self._host.plan.device)
+        if second is None:
+            told = {"timesteps": [1000 * level for level in self._sigmas(request.num_inference_steps)[:-1]]}
+            latents = self._run(request, conditioning, given, loop, Pass.first(request, first, told))
+            if not request.refine_steps:
+                return latents
+            latents = doubled(self._host.sibling(LTXLatentUpsamplePipeline), latents, self._options.refinement)
+        else:
+            # What the first stage left is in the point already.
+            latents = torch.zeros(1, self._pipe.transformer.config.in_channels, *self._grid(request.shape))
+        # Each stage draws as if it were a clip of its own.
+        loop.generator.manual_seed(request.seed)
+        return self._run(request, conditioning, given, loop, self._refining(request, latents, second))
+
+    def _refining(self, request: GenerationRequest, latents: torch.Tensor, point: Point | None) -> Pass:
+        """Return the second stage: the end of a schedule, of which the pipeline is told how much."""
+        levels = self._options.refinement.levels
+        whole = self._sigmas(self._options.refinement.of_steps)[:-1] if levels is None else [1.0, *levels]
+        # Half a step more, lest rounding make it one less.
+        strength = (request.refine_steps + 0.5) / len(whole)
+        timesteps = [1000 * level for level in whole]
+        told = {"timesteps": timesteps, "denoise_strength": strength, "latents": latents}
+        return Pass.second(request, point, told)
+
+    def _run(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, loop: _Loop, run: Pass
+    ) -> torch.Tensor:
+        levels = [timestep / 1000 for timestep in run.arguments["timesteps"][-run.steps :]] + [0.0]
         earlier: list[torch.Tensor] = []
 
         def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            if run.point is not None and step + 1 == run.point.step:
+                # Of pictures' own tokens, the loop keeps those of the step that it has run once more.
+                tensors = {"latents": run.point.latents[0]}
             latents: torch.Tensor = tensors["latents"]
             last = earlier.pop() if earlier else None
-            sketch = partial(self._sketch, request.shape, latents, levels[step + 1], last, levels[step])
+            sketch = partial(self._sketch, run.shape, latents, levels[step + 1], last, levels[step])
             earlier.append(latents)
-            point = Point.of(step + 1, [(self._pipe.scheduler, latents)], loop.generator)
+            done = run.before + step + 1
+            point = Point.of(done, [(self._pipe.scheduler, latents)], loop.generator)
             # Raising stops at once; the pipeline's own interrupt flag would run through the remaining steps.
-            loop.on_step(Step(step + 1, steps, sketch, point.freeze))
+            loop.on_step(Step(done, request.steps, sketch, point.freeze))
             return tensors
 
-        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
-        with resumed(self._pipe, point, loop.generator):
+        with resumed(self._pipe, run.point, loop.generator):
             return self._pipe(
                 **conditioning.words,
                 conditions=self._conditions(request, conditioning, given) or None,
-                height=request.shape.height,
-                width=request.shape.width,
-                num_frames=request.shape.frames,
-                frame_rate=request.shape.fps,
-                num_inference_steps=steps,
-                timesteps=self._timesteps(steps),
+                **run.arguments,
+                height=run.shape.height,
+                width=run.shape.width,
+                num_frames=run.shape.frames,
+                frame_rate=run.shape.fps,
                 guidance_scale=request.guidance_scale,
                 guidance_rescale=self._options.guidance_rescale,
                 image_cond_noise_scale=self._options.image_cond_noise_scale,
@@ -281,15 +316,19 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         earlier_level: float = 1.0,
     ) -> Frames | None:
         """Paint packed latents at a noise level, cleaned along the line that they came on since an earlier one."""
-        count = (shape.frames - 1) // self._pipe.vae_temporal_compression_ratio + 1
-        side = self._pipe.vae_spatial_compression_ratio
-        grid = count, shape.height // side, shape.width // side
+        grid = self._grid(shape)
 
         def clip(packed: torch.Tensor) -> torch.Tensor:
             # Tokens of references come first.
             return self._pipe._unpack_latents(packed[:, -math.prod(grid) :], *grid)
 
         return self._sketcher.paint(clip(latents), level, None if earlier is None else clip(earlier), earlier_level)
+
+    def _grid(self, shape: VideoShape) -> tuple[int, int, int]:
+        """Return frames, height and width of a shape's latents."""
+        side = self._pipe.vae_spatial_compression_ratio
+        count = (shape.frames - 1) // self._pipe.vae_temporal_compression_ratio + 1
+        return count, shape.height // side, shape.width // side
 
     def _painted(self, latents: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of normalised latents."""
@@ -315,11 +354,6 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
             before = [Image.fromarray(frame) for frame in given.before]
             pictures.append(LTXVideoCondition(video=before, frame_index=0))
         return [*conditioning.references, *pictures]
-
-    def _timesteps(self, steps: int) -> list[float] | None:
-        if self._options.timesteps is None and self._options.schedule == "linear_quadratic":
-            return None
-        return [1000 * level for level in self._sigmas(steps)[:-1]]
 
     def _sigmas(self, steps: int) -> list[float]:
         """Return the noise levels before the first step and after each, from 1 to 0."""

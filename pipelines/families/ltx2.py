@@ -6,16 +6,19 @@ Source: "LTX-2: Efficient Joint Audio-Visual Foundation Model", https://arxiv.or
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import LTX2ConditionPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, LTX2ConditionPipeline, LTX2LatentUpsamplePipeline
+from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -24,16 +27,29 @@ from typing_extensions import override
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import encoded, finite, frames_of
+from pipelines.accel.refining import Pass, Refinement, begun, doubled, load_host
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
 from pipelines.card import ModelCard
 from pipelines.images import fitted
+from pipelines.needs import UPSAMPLER
 from pipelines.plan import MemoryPlan
-from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step, VideoShape
 
 # Every streamed tensor of the loop; the pipeline lets itself be asked for the first only.
 _STREAMS = ("latents", "audio_latents")
+# What the second stage was distilled to do without.
+_UNGUIDED = {
+    "guidance_scale": 1.0,
+    "stg_scale": 0.0,
+    "modality_scale": 1.0,
+    "guidance_rescale": 0.0,
+    "audio_guidance_scale": 1.0,
+    "audio_stg_scale": 0.0,
+    "audio_modality_scale": 1.0,
+    "audio_guidance_rescale": 0.0,
+}
 
 
 class Options(BaseModel):
@@ -49,6 +65,7 @@ class Options(BaseModel):
         cross_timestep: Whether what pictures hear of sound, and sound sees of pictures, is weighed by the noise of the
             other; 2.0 weighs it by their own, which differs where a picture was given.
         max_sequence_length: Tokens that the prompt is padded or cut to.
+        refinement: The second stage of sizes that are made in two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +77,7 @@ class Options(BaseModel):
     audio_guidance_scale: PositiveFloat = 7.0
     cross_timestep: bool = True
     max_sequence_length: PositiveInt = 1024
+    refinement: Refinement = Refinement(levels=tuple(STAGE_2_DISTILLED_SIGMA_VALUES))
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,14 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
+class _Loop(NamedTuple):
+    """Whose loop it is, who is told of its steps, and where the noise of all of a clip's loops comes from."""
+
+    pipe: Any
+    on_step: OnStep
+    generator: torch.Generator
+
+
 class Pipeline(SoundingPipeline[Conditioning]):
     """Text, pictures at both ends, and clips to go on from; sound comes with all of it.
 
@@ -85,11 +111,9 @@ class Pipeline(SoundingPipeline[Conditioning]):
     def __init__(self, host: Host[LTX2ConditionPipeline], card: ModelCard) -> None:
         self._host = host
         self._options = Options.model_validate(card.options)
+        self._options.refinement.check(card)
         pipe: Any = host.pipe
-        if pipe.audio_scheduler is None:
-            # The loop would copy it for itself, out of sight.
-            pipe.register_modules(audio_scheduler=copy.deepcopy(pipe.scheduler))
-        pipe._callback_tensor_inputs = [*type(pipe)._callback_tensor_inputs, "audio_latents"]
+        _let_hear(pipe)
         self._sketcher = Sketcher(
             self._painted, self._encoded, pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
         )
@@ -97,7 +121,7 @@ class Pipeline(SoundingPipeline[Conditioning]):
     @classmethod
     @override
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
-        return cls(Host.load(LTX2ConditionPipeline, card, weights, plan), card)
+        return cls(load_host(LTX2ConditionPipeline, LTX2LatentUpsamplerModel, card, weights, plan), card)
 
     @override
     @torch.no_grad()
@@ -123,79 +147,128 @@ class Pipeline(SoundingPipeline[Conditioning]):
 
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
-        eyes = ("vae",) if request.conditions or given.before is not None else ()
-        with (
-            self._host.stage(f"Denoising {request.shape.size}", "transformer", *eyes),
-            loras(self._host.pipe, request.loras),
-        ):
-            video, audio = self._sample(request, conditioning, given, on_step)
-        return Made(finite(video), finite(audio))
+        parts = ["transformer"]
+        parts += ["vae"] if request.conditions or given.before is not None else []
+        parts += [UPSAMPLER] if request.refine_steps else []
+        stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
+        with stage, loras(self._host.pipe, request.loras):
+            made = self._sample(request, conditioning, given, on_step)
+        return Made(finite(made.video), finite(made.audio))
 
-    def _sample(
-        self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep
-    ) -> tuple[Tensor, Tensor]:
+    def _sample(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
+        first, second = begun(request, given.state, self._host.plan.device)
+        loop = _Loop(self._host.pipe, on_step, torch.Generator("cpu").manual_seed(request.seed))
+        if second is None:
+            run = Pass.first(request, first, self._asked(request))
+            made = self._run(request, conditioning, given, loop, run)
+            if not request.refine_steps:
+                return made
+            upsample = partial(self._host.sibling(LTX2LatentUpsamplePipeline), latents_normalized=False)
+            made = made._replace(video=doubled(upsample, made.video, self._options.refinement))
+        else:
+            # What the first stage left is in the point already; of what comes in its place, the shape alone counts.
+            made = self._blank(request.shape, second)
+        return self._run(request, conditioning, given, self._unshifted(loop), self._refining(request, made, second))
+
+    def _asked(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return what the loop from noise is told."""
+        options = self._options
+        return {
+            "num_inference_steps": request.num_inference_steps,
+            "sigmas": None if options.sigmas is None else list(options.sigmas),
+            "guidance_scale": request.guidance_scale,
+            "stg_scale": options.stg_scale,
+            "modality_scale": options.modality_scale,
+            "guidance_rescale": options.guidance_rescale,
+            "audio_guidance_scale": options.audio_guidance_scale if request.guidance_scale > 1 else 1.0,
+            "audio_stg_scale": options.stg_scale,
+            "audio_modality_scale": options.modality_scale,
+            "audio_guidance_rescale": options.guidance_rescale,
+            "spatio_temporal_guidance_blocks": list(options.stg_blocks),
+        }
+
+    def _refining(self, request: GenerationRequest, made: Made, point: Point | None) -> Pass:
+        """Return the second stage. Sound goes through it as pictures do: noise is added to both and taken away."""
+        levels = list(self._options.refinement.levels or ())
+        begun_with = {"latents": made.video, "audio_latents": made.audio, "noise_scale": levels[0], "sigmas": levels}
+        return Pass.second(request, point, {"num_inference_steps": len(levels), **begun_with, **_UNGUIDED})
+
+    def _unshifted(self, loop: _Loop) -> _Loop:
+        """Return the loop with schedulers that take noise levels as they are told."""
+        unshifted = FlowMatchEulerDiscreteScheduler.from_config(
+            loop.pipe.scheduler.config, use_dynamic_shifting=False, shift_terminal=None
+        )
+        pipe = self._host.sibling(LTX2ConditionPipeline, scheduler=unshifted, audio_scheduler=None)
+        _let_hear(pipe)
+        return loop._replace(pipe=pipe)
+
+    def _blank(self, shape: VideoShape, point: Point) -> Made:
+        """Return latents of a shape, and of the sound of a point."""
         pipe: Any = self._host.pipe
-        options, shape = self._options, request.shape
-        steps = request.num_inference_steps
-        generator = torch.Generator("cpu").manual_seed(request.seed)
+        bins = pipe.audio_mel_bins // pipe.audio_vae_mel_compression_ratio
+        sound = pipe._unpack_audio_latents(point.latents[1], point.latents[1].shape[1], num_mel_bins=bins)
+        return Made(torch.zeros(1, pipe.transformer.config.in_channels, *self._grid(shape), device=sound.device), sound)
+
+    def _run(
+        self, request: GenerationRequest, conditioning: Conditioning, given: Given, loop: _Loop, run: Pass
+    ) -> Made:
+        pipe, point, generator = loop.pipe, run.point, loop.generator
         earlier: list[tuple[float, Tensor]] = []
 
         def step_end(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
             # The loop splits what it needs in its first step, so that is the one which is run again.
             done = point.step if point is not None and step == 0 else step + 1
-            level, latents = float(pipe.scheduler.sigmas[done]), self._clip(request, tensors["latents"])
+            level, latents = float(pipe.scheduler.sigmas[done]), self._clip(run.shape, tensors["latents"])
             higher, last = earlier.pop() if earlier else (1.0, None)
             earlier.append((level, latents))
             sketch = partial(self._sketcher.paint, latents, level, last, higher)
             schedulers = (pipe.scheduler, pipe.audio_scheduler)
             pairs = [(s, tensors[name]) for s, name in zip(schedulers, _STREAMS, strict=True)]
-            on_step(Step(done, steps, sketch, Point.of(done, pairs, generator).freeze))
+            done += run.before
+            loop.on_step(Step(done, request.steps, sketch, Point.of(done, pairs, generator).freeze))
             return {}
 
-        point = Point.thaw(given.state, self._host.plan.device) if given.state else None
         # The loop asks words for their numbers, and has the connectors see to the rest.
-        unread = torch.zeros(1, 1, 1, dtype=conditioning.words[0].dtype, device=conditioning.words[0].device)
+        told = conditioning.words
+        unread = torch.zeros(1, 1, 1, dtype=told[0].dtype, device=told[0].device)
         words = {"prompt_embeds": unread, "prompt_attention_mask": unread[0]}
-        if self._is_guided(request):
+        if run.arguments["guidance_scale"] > 1:
             words |= {f"negative_{name}": value for name, value in words.items()}
-        answered = _answered(pipe.connectors, conditioning.words)
+        else:
+            told = tuple(each[-1:] for each in told)
+        answered = _answered(pipe.connectors, told)
         with answered, resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True):
             made = pipe(
                 **words,
+                **run.arguments,
                 conditions=_conditions(request, conditioning, given) or None,
-                height=shape.height,
-                width=shape.width,
-                num_frames=shape.frames,
-                frame_rate=float(shape.fps),
-                num_inference_steps=steps,
-                sigmas=None if options.sigmas is None else list(options.sigmas),
-                guidance_scale=request.guidance_scale,
-                stg_scale=options.stg_scale,
-                modality_scale=options.modality_scale,
-                guidance_rescale=options.guidance_rescale,
-                audio_guidance_scale=options.audio_guidance_scale if request.guidance_scale > 1 else 1.0,
-                audio_stg_scale=options.stg_scale,
-                audio_modality_scale=options.modality_scale,
-                audio_guidance_rescale=options.guidance_rescale,
-                spatio_temporal_guidance_blocks=list(options.stg_blocks),
-                use_cross_timestep=options.cross_timestep,
+                height=run.shape.height,
+                width=run.shape.width,
+                num_frames=run.shape.frames,
+                frame_rate=float(run.shape.fps),
+                use_cross_timestep=self._options.cross_timestep,
                 generator=generator,
                 output_type="latent",
                 callback_on_step_end=step_end,
                 callback_on_step_end_tensor_inputs=list(_STREAMS),
             )
-        return made.frames, made.audio
+        return Made(made.frames, made.audio)
 
     def _is_guided(self, request: GenerationRequest) -> bool:
         return request.guidance_scale > 1
 
-    def _clip(self, request: GenerationRequest, packed: Tensor) -> Tensor:
+    def _clip(self, shape: VideoShape, packed: Tensor) -> Tensor:
         """Return normalised latents ``(1, channels, f, h, w)`` of packed ones; pictures' own tokens come last."""
         pipe: Any = self._host.pipe
+        grid = self._grid(shape)
+        return pipe._unpack_latents(packed[:, : math.prod(grid)], *grid, 1, 1)
+
+    def _grid(self, shape: VideoShape) -> tuple[int, int, int]:
+        """Return frames, height and width of a shape's latents."""
+        pipe: Any = self._host.pipe
         side = pipe.vae_spatial_compression_ratio
-        frames = (request.shape.frames - 1) // pipe.vae_temporal_compression_ratio + 1
-        height, width = request.shape.height // side, request.shape.width // side
-        return pipe._unpack_latents(packed[:, : frames * height * width], frames, height, width, 1, 1)
+        count = (shape.frames - 1) // pipe.vae_temporal_compression_ratio + 1
+        return count, shape.height // side, shape.width // side
 
     def _encoded(self, frames: Frames) -> Tensor:
         """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
@@ -248,6 +321,14 @@ def _answered(part: Any, answer: object) -> Generator[None]:
         yield
     finally:
         del part.forward
+
+
+def _let_hear(pipe: Any) -> None:
+    """Have a pipeline show both streams to whoever is called after a step."""
+    if pipe.audio_scheduler is None:
+        # The loop would copy it for itself, out of sight.
+        pipe.register_modules(audio_scheduler=copy.deepcopy(pipe.scheduler))
+    pipe._callback_tensor_inputs = [*type(pipe)._callback_tensor_inputs, "audio_latents"]
 
 
 def _conditions(request: GenerationRequest, conditioning: Conditioning, given: Given) -> list[LTX2VideoCondition]:

@@ -235,7 +235,10 @@ def _described_clip(found: Report) -> str:
     request, shape = found.request, found.request.delivery
     pieces = f" in {len(request.pieces)} windows" if len(request.pieces) > 1 else ""
     scaled = "" if shape.size == request.shape.size else f" (made at {request.shape.size})"
+    steps = f"{request.num_inference_steps} steps"
+    if request.refine_steps:
+        steps += f" at half of it, {request.refine_steps} at the whole"
     return (
         f"{shape.size}{scaled}, {shape.frames} frames at {shape.fps} fps = {shape.seconds:g} s{pieces}, "
-        f"{request.num_inference_steps} steps; {found.tokens} tokens per {'window' if pieces else 'clip'}"
+        f"{steps}; {found.tokens} tokens per {'window' if pieces else 'clip'}"
     )

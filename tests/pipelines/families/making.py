@@ -21,18 +21,30 @@ from pipelines.shapes import FrameSize
 from pipelines.types import Frames, GenerationRequest, Step, VideoShape
 
 
-def tiny(card_id: str, sizes: tuple[tuple[int, int], ...], frames: tuple[int, int], **options: object) -> ModelCard:
-    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed."""
+def tiny(
+    card_id: str,
+    sizes: tuple[tuple[int, int], ...],
+    frames: tuple[int, int],
+    *,
+    refine_steps: int | None = None,
+    **options: object,
+) -> ModelCard:
+    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed.
+
+    With ``refine_steps``, all of the sizes are made in two stages.
+    """
     card = load_registry().cards[card_id]
+    stages = 1 if refine_steps is None else 2
     shape = card.shape.model_copy(
         update={
-            "sizes": tuple(FrameSize(width=width, height=height) for width, height in sizes),
+            "sizes": tuple(FrameSize(width=width, height=height, stages=stages) for width, height in sizes),
             "min_frames": frames[0],
             "max_frames": frames[1],
             "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
         }
     )
-    return card.model_copy(update={"shape": shape, "options": {**card.options, **options}})
+    sampling = card.sampling.model_copy(update={"refine_steps": refine_steps})
+    return card.model_copy(update={"shape": shape, "sampling": sampling, "options": {**card.options, **options}})
 
 
 @cache

@@ -31,7 +31,7 @@ class SketchContract:
         request = self.wish(album)
         list(generate(pipeline, request, lambda _: None, sketches.append).chunks)
         painted = [sketch() for sketch in sketches]
-        assert len(painted) == self.steps
+        assert len(painted) == request.steps
         shown = [frames for frames in painted if frames is not None]
         assert shown
         ratio = request.shape.width / request.shape.height

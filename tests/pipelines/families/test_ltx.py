@@ -132,7 +132,7 @@ def test_stages_equal_one_plain_call_of_diffusers(checkpoint: Path, pipeline: Pi
     plain.set_progress_bar_config(disable=True)
     frames = plain(
         prompt=request.prompt, negative_prompt=request.negative_prompt, height=96, width=160, num_frames=17,
-        frame_rate=8, num_inference_steps=3, timesteps=pipeline._timesteps(3), guidance_scale=guidance_scale,
+        frame_rate=8, num_inference_steps=3, guidance_scale=guidance_scale,
         image_cond_noise_scale=0.0, generator=torch.Generator().manual_seed(1), max_sequence_length=128,
         output_type="pt",
     ).frames[0]  # fmt: skip
@@ -141,7 +141,7 @@ def test_stages_equal_one_plain_call_of_diffusers(checkpoint: Path, pipeline: Pi
     # Rounding to 8 bits happens in different places; the latents before it are equal to the bit.
     latents = plain(
         prompt=request.prompt, negative_prompt=request.negative_prompt, height=96, width=160, num_frames=17,
-        frame_rate=8, num_inference_steps=3, timesteps=pipeline._timesteps(3), guidance_scale=guidance_scale,
+        frame_rate=8, num_inference_steps=3, guidance_scale=guidance_scale,
         image_cond_noise_scale=0.0, generator=torch.Generator().manual_seed(1), max_sequence_length=128,
         output_type="latent",
     ).frames  # fmt: skip

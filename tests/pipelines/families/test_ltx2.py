@@ -102,24 +102,39 @@ class Ltx2Contract(FamilyContract):
         pipe.save_pretrained(folder)
 
     @classmethod
-    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image], **more: Any) -> Any:
-        options: Any = cls.card.options
+    def loaded(cls, folder: Path) -> Any:
         pipe: Any = LTX2ConditionPipeline.from_pretrained(folder, dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @classmethod
+    def arguments(cls, request: GenerationRequest) -> dict[str, Any]:
+        options: Any = cls.card.options
         guided = request.guidance_scale > 1
         shared = {"stg_scale": 1.0, "modality_scale": 3.0, "guidance_rescale": 0.7}
         shared = {name: options.get(name, default) for name, default in shared.items()}
         shared |= {f"audio_{name}": value for name, value in shared.items()}
-        made = pipe(
-            prompt=request.prompt, negative_prompt=request.negative_prompt, height=request.shape.height,
-            width=request.shape.width, num_frames=request.shape.frames, frame_rate=float(request.shape.fps),
-            num_inference_steps=request.num_inference_steps, sigmas=options.get("sigmas"),
-            guidance_scale=request.guidance_scale, **shared,
-            audio_guidance_scale=options.get("audio_guidance_scale", 7.0) if guided else 1.0,
-            spatio_temporal_guidance_blocks=list(options.get("stg_blocks", (28,))),
-            generator=torch.Generator().manual_seed(request.seed), output_type="latent", max_sequence_length=TOKENS,
-            **more,
-        )  # fmt: skip
+        return {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "height": request.shape.height,
+            "width": request.shape.width,
+            "num_frames": request.shape.frames,
+            "frame_rate": float(request.shape.fps),
+            "num_inference_steps": request.num_inference_steps,
+            "sigmas": options.get("sigmas"),
+            "guidance_scale": request.guidance_scale,
+            **shared,
+            "audio_guidance_scale": options.get("audio_guidance_scale", 7.0) if guided else 1.0,
+            "spatio_temporal_guidance_blocks": list(options.get("stg_blocks", (28,))),
+            "generator": torch.Generator().manual_seed(request.seed),
+            "output_type": "latent",
+            "max_sequence_length": TOKENS,
+        }
+
+    @classmethod
+    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image], **more: Any) -> Any:
+        made = cls.loaded(folder)(**cls.arguments(request), **more)
         return [made.frames, made.audio]
 
 

@@ -11,6 +11,7 @@ from diffusers import (
     LTXConditionPipeline,
     LTXVideoTransformer3DModel,
 )
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
@@ -84,8 +85,14 @@ class LtxContract(FamilyContract):
         return pipe
 
     @classmethod
+    def called(cls, folder: Path, request: GenerationRequest, conditions: list[LTXVideoCondition], kind: str) -> Any:
+        """Return latents or frames, whichever ``kind`` of output is wanted, as diffusers is called by hand."""
+        return cls.loaded(folder)(**cls.arguments(request), conditions=conditions or None, output_type=kind).frames
+
+    @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> Any:
-        return [cls.loaded(folder)(**cls.arguments(request), output_type="latent").frames, None]
+        conditions = [LTXVideoCondition(image=picture, frame_index=frame) for frame, picture in pictures.items()]
+        return [cls.called(folder, request, conditions, "latent"), None]
 
     @classmethod
     def seen_again(cls, pipe: Any, frames: Frames) -> torch.Tensor:
@@ -97,7 +104,7 @@ class LtxContract(FamilyContract):
         self, checkpoint: Path, pipeline: Any, album: Path
     ) -> None:
         request = self.wish(album)
-        frames = self.loaded(checkpoint)(**self.arguments(request), output_type="pt").frames[0]
+        frames = self.called(checkpoint, request, [], "pt")[0]
         expected = (frames.movedim(1, -1) * 2 - 1).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).numpy()
         made = self.made(pipeline, request)
         assert abs(made.astype(int) - expected.astype(int)).max() <= 1
