@@ -5,14 +5,15 @@
 #   scripts/gpu_session.sh small              there: small models beside plain diffusers
 #   scripts/gpu_session.sh large              there: one of 14B under a cap of 24 GiB, and one with sound
 #   scripts/gpu_session.sh models             there: both of these
+#   scripts/gpu_session.sh tests              there: tests marked gpu
 #   scripts/gpu_session.sh train [SECONDS] [denoiser|decoder]
-#                                             there: tests marked gpu, and the shipped model goes on learning
+#                                             there: these tests, and the shipped model goes on learning
 #   scripts/gpu_session.sh small --tiny --device cpu   that all of it runs, on any machine
 #
 # Results go to $OUT where it is set, else to scripts/results: gpu-PART.{jsonl,md,svg}, gpu-tests.txt, train.log, weights.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-part="${1:?wheels, small, large, models or train}"
+part="${1:?wheels, small, large, models, tests or train}"
 shift
 
 if [ "$part" = wheels ]; then
@@ -41,7 +42,12 @@ benchmarks() {
     [ -z "${OUT:-}" ] || rm -f "$into/gpu-$part"-*.svg
 }
 
-# Denoiser and decoder side by side, or one of them; beside them the tests marked gpu (elsewhere they are skipped).
+# Elsewhere they are skipped.
+tests() {
+    python3 -m pytest -q -p no:schemathesis -m gpu tests/gpu tests/pipelines/accel 2>&1 | tee "$into/gpu-tests.txt"
+}
+
+# Denoiser and decoder side by side, or one of them; beside them the tests marked gpu.
 train_shipped_model() {
     seconds=${1:-200}
     stages=${2:-denoiser decoder}
@@ -63,7 +69,7 @@ train_shipped_model() {
             stage denoiser --batch "$((16 * ${CLIPS:-48}))" --anneal-s "$((seconds - SECONDS))" --steps 1000000
         } &
     fi
-    python3 -m pytest -q -p no:schemathesis -m gpu tests/gpu tests/pipelines/accel 2>&1 | tee "$into/gpu-tests.txt" &
+    tests &
     wait
     python3 -m scripts.train_embedded pack --work "$work" --into "$into"
     cat "$into/train.log"
@@ -73,6 +79,7 @@ case "$part" in
 small) benchmarks "$small" "$@" ;;
 large) benchmarks "$large" "$@" ;;
 models) benchmarks "$small"$'\n'"$large" "$@" ;;
+tests) tests ;;
 train) train_shipped_model "$@" ;;
 *)
     echo "there is no part called $part" >&2
