@@ -11,12 +11,12 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import engine
 from pipelines.accel.host import Host, quiet
 from pipelines.card import ModelCard
+from pipelines.images import fitted
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.registry import family_of, weights_folder
 from pipelines.types import Frames, GenerationRequest, Progress, Stage
@@ -114,12 +114,18 @@ class Plain:
         if task.plan.tiled:
             self.pipe.vae.enable_tiling()
         self.pipe.set_progress_bar_config(disable=True)
+        self._options = card.options
+        if task.tiny and hasattr(self.pipe, "target_size"):
+            # It makes pictures of its own size, whatever it is given.
+            self.pipe.target_size = card.shape.sizes[0].height
 
     def clip(self, request: GenerationRequest, report: Any) -> Iterator[Frames]:
         report(Progress(Stage.DENOISE, 0, 1))
         shape = request.shape
-        pictures = {c.frame: Image.open(c.path).resize((shape.width, shape.height)) for c in request.conditions}
+        pictures = {c.frame: fitted(c, shape.width, shape.height) for c in request.conditions}
         said: dict[str, Any] = {
+            # What a card says of its checkpoint is what its publisher's example passes.
+            **self._options,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "height": shape.height,

@@ -221,8 +221,11 @@ def _run_all(task: Task, maker: Any, request: GenerationRequest, done: Measured)
 
 def _look_at(frames: Frames, task: Task, request: GenerationRequest, done: Measured) -> None:
     """Check what was made, and compare it with what the group's first made of the same request."""
-    if len(frames) != request.shape.frames:
-        done.error = f"made {len(frames)} frames instead of {request.shape.frames}"
+    count, height, width = frames.shape[:3]
+    if (count, height, width) != request.shape[:3]:
+        done.error = (
+            f"made {count} frames of {width}x{height} instead of {request.shape.frames} of {request.shape.size}"
+        )
         return
     # In pieces: float64 of a whole clip would be eight times as large.
     done.contrast = float(np.sqrt(np.mean([frame.var(dtype=np.float64) for frame in frames])))
