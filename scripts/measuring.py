@@ -178,7 +178,7 @@ def measure(task: Task) -> Measured:
     card = card_of(task)
     request = request_of(task, card)
     done.frames, done.size, done.fps = request.shape.frames, request.shape.size, request.shape.fps
-    done.steps, done.tokens = request.num_inference_steps, card.shape.tokens(request.shape)
+    done.steps, done.tokens = request.steps, card.shape.tokens(request.shape)
     done.request = _REQUEST.dump_python(request, mode="json")
     try:
         began = time.perf_counter()
@@ -216,7 +216,8 @@ def _run_all(task: Task, maker: Any, request: GenerationRequest, done: Measured)
         done.stage_peak = {k: max(done.stage_peak.get(k, 0), v) for k, v in watch.peaks.items()} or done.stage_peak
     done.peak_allocated = max(done.stage_peak.values(), default=0)
     done.repeats, done.frames_sha256 = len(set(hashes)) == 1, hashes[0]
-    done.flops_per_step = maker.flops(request)
+    # Of two stages, the steps of one are not those of the other.
+    done.flops_per_step = 0.0 if request.refine_steps else maker.flops(request)
 
 
 def _look_at(frames: Frames, task: Task, request: GenerationRequest, done: Measured) -> None:

@@ -10,6 +10,8 @@ from pipelines.card import ModelCard
 from pipelines.needs import GIB, typical_request
 from pipelines.plan import Device, numbers_of
 from pipelines.registry import load_registry
+from pipelines.shapes import halved
+from pipelines.types import GenerationRequest
 from server.cli.plan import Report, report
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "pipelines" / "golden" / "plans"
@@ -24,20 +26,28 @@ def gpu(memory_gib: int, ram_gib: int, capability: tuple[int, int]) -> Device:
 
 
 def table(card: ModelCard) -> str:
-    """Return the Markdown for one card."""
-    request = typical_request(card)
+    """Return the Markdown for one card: its default clip, and the largest that it makes in two stages if it does."""
+    lines = [f"# {card.id}", *_of(card, typical_request(card))]
+    in_two = [size for size in card.shape.sizes if size.stages == 2]
+    if in_two:
+        largest = max(in_two, key=lambda size: size.width * size.height)
+        lines += _of(card, typical_request(card, size=(largest.width, largest.height)))
+    return "\n".join(lines) + "\n"
+
+
+def _of(card: ModelCard, request: GenerationRequest) -> list[str]:
     reports = [report(card, request, gpu(*kind)) for kind in GPUS]
     shape = request.shape
-    lines = [
-        f"# {card.id}",
+    staged = f" in two stages, the first at {halved(shape).size}" if request.refine_steps else ""
+    return [
         "",
-        f"{shape.size}, {shape.frames} frames; {reports[0].tokens} tokens. GiB. Written by `scripts/plan_table.py`.",
+        f"{shape.size}{staged}, {shape.frames} frames; {reports[0].tokens} tokens. GiB. "
+        "Written by `scripts/plan_table.py`.",
         "",
         "| VRAM | RAM | plan | encode | denoise | decode | RAM used |",
         "|---|---|---|---|---|---|---|",
         *(_row(memory, ram, found) for (memory, ram, _), found in zip(GPUS, reports, strict=True)),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _row(memory: int, ram: int, found: Report) -> str:

@@ -16,9 +16,12 @@ import torch
 import transformers
 import yaml
 from accelerate import init_empty_weights
+from diffusers.pipelines.ltx import modeling_latent_upsampler
 from torch import nn
 
 from pipelines.accel.modular import hosted
+from pipelines.accel.refining import upsampling
+from pipelines.needs import UPSAMPLER
 from tests.pipelines.families import vocabularies
 
 FOLDER = Path(__file__).resolve().parent / "architectures"
@@ -115,6 +118,8 @@ def build(card: str, *, dtypes: Mapping[str, torch.dtype], device: str, tiny: bo
     kind: Any = getattr(diffusers, found["pipeline"])
     if found["workflow"]:
         kind = hosted(kind, found["workflow"])
+    if UPSAMPLER in parts:
+        kind = upsampling(kind)
     missing = {name: None for name in kind._optional_components if name not in parts}
     return kind(**parts, **missing, **found["options"])
 
@@ -125,7 +130,9 @@ def _empty(part: Mapping[str, Any]) -> Any:
         return getattr(vocabularies, part["vocabulary"])()
     name, config = part["class"], part["config"]
     kind: Any = next(
-        found for home in (diffusers, diffusers.pipelines.ltx2, transformers) if (found := getattr(home, name, None))
+        found
+        for home in (diffusers, modeling_latent_upsampler, diffusers.pipelines.ltx2, transformers)
+        if (found := getattr(home, name, None))
     )
     with init_empty_weights(include_buffers=False):
         by_config = getattr(kind, "config_class", None)

@@ -30,7 +30,7 @@ def models_table() -> str:
     lines = ["| model | also called | makes | seconds | fps | takes | licence |", "|---|---|---|---|---|---|---|"]
     for card in registry.cards.values():
         aliases = ", ".join(f"`{alias}`" for alias, cards in registry.aliases.items() if card.id in cards)
-        sizes = ", ".join(str(size) for size in card.shape.sizes)
+        sizes = ", ".join(f"{size}{'²' if size.stages == 2 else ''}" for size in card.shape.sizes)
         longest = f"{card.shape.max_seconds:g}"
         takes = ", ".join(sorted(capability.replace("_", " ") for capability in card.capabilities))
         licence = f"[{card.licence.id}]({card.licence.url})"

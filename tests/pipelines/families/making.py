@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,15 +26,11 @@ def tiny(
     sizes: tuple[tuple[int, int], ...],
     frames: tuple[int, int],
     *,
-    refine_steps: int | None = None,
+    stages: Literal[1, 2] = 1,
     **options: object,
 ) -> ModelCard:
-    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed.
-
-    With ``refine_steps``, all of the sizes are made in two stages.
-    """
+    """Return a card with sizes and lengths that a tiny checkpoint makes in a moment, and options changed."""
     card = load_registry().cards[card_id]
-    stages = 1 if refine_steps is None else 2
     shape = card.shape.model_copy(
         update={
             "sizes": tuple(FrameSize(width=width, height=height, stages=stages) for width, height in sizes),
@@ -43,7 +39,7 @@ def tiny(
             "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
         }
     )
-    sampling = card.sampling.model_copy(update={"refine_steps": refine_steps})
+    sampling = card.sampling if stages == 2 else card.sampling.model_copy(update={"refine_steps": None})
     return card.model_copy(update={"shape": shape, "sampling": sampling, "options": {**card.options, **options}})
 
 

@@ -10,6 +10,7 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES
 from PIL import Image
 
+from pipelines.registry import load_registry
 from pipelines.types import GenerationRequest, Given
 from tests.pipelines.families.contract import fit, tiny
 from tests.pipelines.families.making import equal
@@ -70,10 +71,15 @@ class TwoStages(TwoStageContract, Ltx2Contract):
 
 
 class TestFull(TwoStages):
-    card = tiny("ltx-2.3", SIZES, FRAMES, max_sequence_length=TOKENS, stg_blocks=(1,), refine_steps=3)
+    """The first stage guided in every way there is, the second in none."""
+
+    _sampling = load_registry().cards["ltx-2.3"].sampling.model_copy(update={"refine_steps": 3})
+    card = tiny("ltx-2.3", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS, stg_blocks=(1,)).model_copy(
+        update={"sampling": _sampling}
+    )
     passes = 3
 
 
 class TestDistilled(TwoStages):
-    card = tiny("ltx-2.3-distilled", SIZES, FRAMES, max_sequence_length=TOKENS, refine_steps=3)
+    card = tiny("ltx-2.3-distilled", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     steps = 8

@@ -57,18 +57,13 @@ class TwoStages(TwoStageContract, LtxContract):
 
 
 class TestFull(TwoStages):
-    card = tiny(
-        "ltx-video-0.9.7-dev", SIZES, FRAMES, max_sequence_length=TOKENS, refine_steps=4, refinement={"of_steps": 10}
-    )
+    card = tiny("ltx-video-0.9.7-dev", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     upsampling: ClassVar = {}
     refining: ClassVar = {"num_inference_steps": 10, "denoise_strength": 0.4}
 
 
 class TestDistilled(TwoStages):
-    card = tiny(
-        "ltx-video-0.9.8-distilled", SIZES, FRAMES, max_sequence_length=TOKENS, refine_steps=3,
-        refinement={"levels": [0.909, 0.725, 0.421], "adain": 1.0, "tone_mapping": 0.6},
-    )  # fmt: skip
+    card = tiny("ltx-video-0.9.8-distilled", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     steps = 8
     upsampling: ClassVar = {"adain_factor": 1.0, "tone_map_compression_ratio": 0.6}
     refining: ClassVar = {"timesteps": [1000, 909, 725, 421], "denoise_strength": 0.999}
