@@ -132,6 +132,8 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         self._host.start_measuring()
         with self._host.stage("Encoding the prompt", "text_encoder"):
             words, source_words = self._encode_words(request)
+        with self._host.stage("Encoding", "vae"):
+            self._sketcher.fit()
         width, height = request.shape.width, request.shape.height
         pictures = {c.path: fitted(c, width, height) for c in request.conditions}
         # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
@@ -170,8 +172,8 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:
         make = self._sample if given.edited is None else self._edit
         generator = torch.Generator("cpu").manual_seed(request.seed)
-        # The VAE encodes what is given and, for sketches, is asked how it decodes.
-        parts = ["transformer", "vae", *([UPSAMPLER] if request.refine_steps else [])]
+        looks = request.conditions or request.references or given.before is not None or given.edited is not None
+        parts = ["transformer", *(["vae"] if looks else []), *([UPSAMPLER] if request.refine_steps else [])]
         stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
         with stage, loras(self._host.pipe, request.loras):
             latents = finite(make(request, conditioning, given, _Loop(on_step, generator)))
