@@ -5,7 +5,7 @@ import { Compose, usePaste } from './compose.js';
 import { Gallery } from './gallery.js';
 import { Icon } from './icons.js';
 import { Library } from './library.js';
-import { html, render, useEffect, useSignal, typed } from './lib.js';
+import { html, render, useEffect, useLayoutEffect, useSignal, typed } from './lib.js';
 import { Restore, useDrop } from './restore.js';
 import { Queue, Stage, Strip } from './stage.js';
 import { address, route, running, start, theme, waiting } from './state.js';
@@ -87,6 +87,8 @@ function App() {
     return () => removeEventListener('keydown', onKey);
   }, []);
   const View = VIEWS[route.value.view];
+  // Another view begins at its top, as another page would.
+  useLayoutEffect(() => scrollTo(0, 0), [route.value.view]);
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => { event.preventDefault(); document.getElementById('main')?.focus(); }}>Skip to the content</a>
     <${Head} /><${View} key=${route.value.view} /><${Viewer} />

@@ -10,7 +10,7 @@ import { keepPrompt } from './library.js';
 import { html, useEffect, useMemo, useRef, typed } from './lib.js';
 import { RestoreButton } from './restore.js';
 import { focus } from './stage.js';
-import { models } from './state.js';
+import { address, hasModels, models } from './state.js';
 import { Field, IconButton, Segments } from './ui.js';
 import { Changed } from './difference.js';
 
@@ -102,6 +102,11 @@ function Shape() {
     </${Field}>`;
 }
 
+/** @param {{label: string, models: Model[]}} props */
+const Choices = ({ label, models: some }) => some.length > 0 && html`
+  <optgroup label=${label}>${some.map((one) => html`<option key=${one.id} value=${one.id}>
+    ${one.id === one.card ? one.name : `${one.id} · ${one.name}`}${one.fits_device === false ? ' (too large for this machine)' : ''}</option>`)}</optgroup>`;
+
 /** @param {{id: string, label: string, value: number, min: number, max: number, step?: number, unit?: string, onChange: (value: number) => void}} props */
 const Slider = ({ id, label, value, min, max, step = 1, unit = '', onChange }) => html`
   <${Field} label=${label} for=${id} note=${`${value}${unit}`}>
@@ -146,6 +151,7 @@ function Advanced() {
 /** What is to come: before anything is sent, and whether it can be. */
 function Foresight() {
   const seen = estimate.value, refused = problem.value;
+  if (hasModels.value === false) return html`<p class="problem" role="alert">No model is on this machine yet. <a href=${address('system')}>Get one</a></p>`;
   if (refused) return html`<p class="problem" role="alert">${refused.message}</p>`;
   if (!seen) return html`<p class="foresight"><span class="skeleton line"></span></p>`;
   const many = draft.value.count;
@@ -179,8 +185,8 @@ export function Compose() {
           <${Field} label="Model" for="model" wide>
             <div class="row">
               <select id="model" value=${model.value?.id} onChange=${typed((it) => edit({ model: it, steps: '', guidance: '' }))}>
-                ${models.value.map((one) => html`<option key=${one.id} value=${one.id}>
-                  ${one.id === one.card ? one.name : `${one.id} · ${one.name}`}</option>`)}
+                <${Choices} label="Names that clients use" models=${models.value.filter(({ id, card }) => id !== card)} />
+                <${Choices} label="Models" models=${models.value.filter(({ id, card }) => id === card)} />
               </select>
               <${Segments} label="Quality" value=${preset.value} onChange=${usePreset} options=${[
                 { value: 'draft', label: 'Draft', hint: 'Small and few steps: a quick look' },

@@ -15,6 +15,12 @@ export function memory(mb) {
   return mb < 1000 ? `${Math.round(mb)} MB` : `${(mb / 1000).toFixed(1)} GB`;
 }
 
+/** @param {number} mb As memory is sold: a card of 24 GB has 24 GiB. */
+export function gib(mb) {
+  const size = (mb * 1e6) / 2 ** 30;
+  return size < 0.95 ? `${Math.round(size * 1024)} MiB` : `${size.toFixed(1)} GiB`;
+}
+
 /** @param {number} unix */
 export function ago(unix) {
   const seconds = Date.now() / 1000 - unix;

@@ -1,5 +1,5 @@
 // Prompts that are worth having again: templates to fill in, the ones that were starred, and all that was ever asked.
-import { contentPath, get, post, remove, useShown } from './api.js';
+import { ApiError, contentPath, get, post, remove, useShown } from './api.js';
 import { TextDiff } from './difference.js';
 import { edit } from './draft.js';
 import { ago, counted } from './format.js';
@@ -14,8 +14,8 @@ const templates = signal(/** @type {Template[] | null} */ (null));
 const beats = signal(/** @type {{template: string, slots: Record<string, string>}[]} */ ([]));
 /** The template that is being changed, or the one that a new one begins as. */
 const written = signal(/** @type {Template | null} */ (null));
-/** Nothing is lost when a change of it is saved. @type {Template} */
-const BLANK = { id: '', name: '', description: '', text: '', slots: [], shipped: true };
+/** @type {Template} */
+const BLANK = { id: '', name: '', description: '', text: '', slots: [], shipped: true, revision: null };
 
 /** @param {string} template */
 function choose(template) {
@@ -108,11 +108,19 @@ function slotsOf(text, known) {
  */
 function Editor({ template }) {
   const name = useSignal(template.name), text = useSignal(template.text), place = useReached(template);
-  const save = () => attempt(async () => {
-    const { id } = await post('/v1/prompts/templates', { name: name.value, text: text.value, slots: slotsOf(text.value, template.slots) });
-    if (!template.shipped) await remove(`/v1/prompts/templates/${template.id}`);
-    await loadTemplates();
-    choose(id);
+  const theirs = useSignal(/** @type {Template | null} */ (null));
+  const path = `/v1/prompts/templates${template.shipped ? '' : `/${template.id}`}`;
+  /** @param {number | null} seen Changed only if it is the one that was seen; null for whatever it has become. */
+  const save = (seen) => attempt(async () => {
+    const body = { name: name.value, text: text.value, slots: slotsOf(text.value, template.slots), ...(seen && { revision: seen }) };
+    try {
+      const { id } = await post(path, body);
+      await loadTemplates();
+      choose(id);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.code !== 'template_changed') throw error;
+      theirs.value = await get(path);
+    }
   });
   return html`
     <section class="composer" aria-label="Template" ref=${place}>
@@ -120,7 +128,10 @@ function Editor({ template }) {
       <${Field} label="Sentence" for="template-text">
         <textarea id="template-text" rows="4" placeholder="A {subject} crosses {place}. [{light}.]" value=${text.value} onInput=${typed((it) => { text.value = it; })}></textarea>
         <p class="note">What is in {braces} is filled in later; what is in [brackets] goes if it stays empty.</p></${Field}>
-      <div class="row"><button type="button" class="button primary" disabled=${!name.value.trim() || !text.value.trim()} onClick=${save}>Save</button>
+      ${theirs.value && html`<div class="problem" role="alert"><p>It has been changed elsewhere meanwhile: “${theirs.value.name}”, ${theirs.value.text}</p>
+        <div class="row"><button type="button" class="button" onClick=${() => save(null)}>Save mine over it</button>
+          <button type="button" class="button quiet" onClick=${() => { written.value = theirs.value; }}>Take that one</button></div></div>`}
+      <div class="row"><button type="button" class="button primary" disabled=${!name.value.trim() || !text.value.trim()} onClick=${() => save(template.revision)}>Save</button>
         <button type="button" class="button quiet" onClick=${() => { written.value = null; }}>Cancel</button></div>
     </section>`;
 }
@@ -136,7 +147,7 @@ function Templates() {
           ${!shipped && html`<${IconButton} icon="trash" label=${`Delete ${name}`} onClick=${() => attempt(async () => { await remove(`/v1/prompts/templates/${id}`); beats.value = []; await loadTemplates(); })} />`}</li>`)}
         ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}
         <li><button type="button" class="button" onClick=${() => { written.value = BLANK; }}><${Icon} name="create" />Your own</button></li></ul>
-      ${written.value ? html`<${Editor} key=${written.value.id} template=${written.value} />` : html`<${Composer} />`}
+      ${written.value ? html`<${Editor} key=${`${written.value.id}${written.value.revision}`} template=${written.value} />` : html`<${Composer} />`}
     </div>`;
 }
 

@@ -62,6 +62,8 @@ effect(() => {
 
 // ---------------------------------------------------------------------------------------------------- models
 export const models = signal(/** @type {Model[]} */ ([]));
+/** Null until it is known. */
+export const hasModels = signal(/** @type {boolean | null} */ (null));
 export const modelsById = computed(() => new Map(models.value.map((model) => [model.id, model])));
 
 /** @param {string} id What people call the model. */
@@ -168,7 +170,10 @@ function heard(type, data) {
 }
 
 export async function begin() {
-  await attempt(async () => { models.value = (await get('/v1/models')).data; });
+  await attempt(async () => {
+    models.value = (await get('/v1/models')).data;
+    hasModels.value = models.value.length > 0;
+  });
 }
 
 let isFollowing = false;

@@ -61,11 +61,11 @@ interface Model {
   licence_limit: string;
   licence_excludes: string[];
   licence_attribution: string;
-  licence_excludes: string[];
   gated: boolean;
   installed: boolean;
-  pull: { status: string; bytes_done: number; bytes_total: number; error: { message: string } | null } | null;
   parameters: number;
+  min_vram_mb: number | null;
+  fits_device: boolean | null;
   pull: ModelPull | null;
   sizes: string[];
   fps: number;
@@ -105,6 +105,9 @@ interface Ready {
   reason: string | null;
   workers: {
     device: string;
+    name: string | null;
+    memory_total_mb: number | null;
+    memory_free_mb: number | null;
     model: string | null;
     busy: boolean;
     models: { model: string; plan: string; memory_mb: number; unload_at: number | null }[];
@@ -137,6 +140,8 @@ interface Template {
   description: string;
   text: string;
   shipped: boolean;
+  /** Of one's own, counts its changes. */
+  revision: number | null;
   slots: { name: string; label: string; required: boolean; suggestions: string[] }[];
 }
 

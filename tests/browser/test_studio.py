@@ -286,7 +286,7 @@ def test_nothing_keeps_anybody_from_using_it(
         page.goto(f"{page.url.partition('#')[0]}#/{view.format(*made)}")
         expect(
             page.locator(
-                "dialog video" if view.startswith("gallery/") else "main :is(video, .clip, .card, .template)"
+                "dialog video" if view.startswith("gallery/") else "main :is(video, .clip, .model, .template)"
             ).first
         ).to_be_visible()
         assert serious(page) == [], view
@@ -348,15 +348,24 @@ def test_a_template_of_ones_own_is_written_used_changed_and_deleted(open_page: O
     expect(page.get_by_role("button", name="Chase")).to_have_count(0)
 
 
-def test_a_model_is_fetched_from_the_page(open_page: OpenPage) -> None:
-    """Last, since the server has another model from then on."""
-    # Asked alone, the server's worker may not be there yet.
-    page = open_page("#/system", refused=("/ready",))
-    limited = page.get_by_role("article").filter(has=page.get_by_role("heading", name="MiniMax-H3", exact=True))
-    expect(limited.get_by_role("button", name=re.compile(r"Get it \(\d+\.\d GB or more\)"))).to_be_disabled()
-    limited.get_by_role("checkbox").check()
-    expect(limited.get_by_role("button", name="Get it")).to_be_enabled()
-    card = page.get_by_role("article").filter(has=page.get_by_role("heading", name="Wan 2.1 T2V 1.3B", exact=True))
-    card.get_by_role("button", name="Get it").click()
-    expect(card.get_by_text("installed")).to_be_visible()
-    assert serious(page) == []
+def test_a_template_that_somebody_else_changed_is_not_overwritten_unasked(
+    open_page: OpenPage, api: httpx2.Client
+) -> None:
+    mine = {"name": "Ours", "text": "{what} rolls.", "slots": [{"name": "what", "label": "What"}]}
+    template = api.post("/prompts/templates", json=mine).json()
+    page = open_page("#/library", refused=(template["id"],))
+    page.get_by_role("button", name=re.compile("^Ours")).click()
+    page.get_by_role("button", name="Edit").click()
+    for theirs, choice in (("jumps", "Take that one"), ("flies", "Save mine")):
+        # Meanwhile, in another window.
+        api.post(f"/prompts/templates/{template['id']}", json={"text": f"{{what}} {theirs}."})
+        page.get_by_label("Sentence").fill("{what} hops.")
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text(f"{{what}} {theirs}.")
+        assert serious(page) == []
+        page.get_by_role("button", name=choice).click()
+        if choice == "Take that one":
+            expect(page.get_by_label("Sentence")).to_have_value("{what} jumps.")
+    page.get_by_label("What").fill("a ball")
+    expect(page.locator(".composed")).to_have_text("A ball hops.")
+    assert api.get(f"/prompts/templates/{template['id']}").json()["revision"] == 4
