@@ -51,6 +51,9 @@ class Memory(BaseModel):
     picture: Cost | None = Field(
         default=None, description="Encoding given frames; three quarters of decoding if not measured."
     )
+    always_encodes: bool = Field(
+        default=False, description="Whether the VAE encodes for every clip: blank frames where none are given."
+    )
     source: str = Field(default="", description="Where the numbers come from.")
 
     def token_cost(self, params: int) -> float:

@@ -104,6 +104,7 @@ def least_wish(card: ModelCard, picture: Path, further: Collection[str] = ()) ->
 
 def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, Need]:
     """Return what each stage needs of the plan's device."""
+    demand = replace(demand, pictures=demand.pictures or card.memory.always_encodes)
     shape = window_of(card, demand.shape)
     wide = 2 if plan.dtype == "float32" else 1
     vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide

@@ -147,13 +147,17 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
         make = self._sample if given.edited is None else self._edit
-        stage = self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2", *self._eyes())
+        stage = self._host.stage(
+            f"Denoising {request.shape.size}", "transformer", "transformer_2", *self._eyes(request, given)
+        )
         with stage, loras(self._host.pipe, request.loras):
             return finite(make(request, conditioning, given, on_step))
 
-    def _eyes(self) -> tuple[str, ...]:
-        """Return the parts that look at pictures while the denoiser is at hand."""
-        return () if self._options.task == "text" else ("image_encoder", "vae")
+    def _eyes(self, request: GenerationRequest, given: Given) -> tuple[str, ...]:
+        """Return the parts that look at pictures while the denoiser is at hand; VACE looks at blank ones too."""
+        task = self._options.task
+        looks = task != "text" if task != "either" else request.conditions or given.before is not None
+        return ("image_encoder", "vae") if looks else ()
 
     def _sample(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Tensor:
         shape, steps, references = request.shape, request.num_inference_steps, len(conditioning.references)
