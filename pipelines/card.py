@@ -138,6 +138,7 @@ class ModelCard(BaseModel):
             guidance_scale=self._guidance(wish.guidance_scale),
             guidance_scale_2=self._guidance_2(wish),
             flow_shift=self._flow_shift(wish.flow_shift),
+            step_cache=_step_cache(wish.step_cache),
             sound=self._sound(wish, windows, warnings),
             conditions=tuple(c if c.frame >= 0 else replace(c, frame=made - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
@@ -363,6 +364,13 @@ class ModelCard(BaseModel):
             warnings.append("the clip has no sound, which is made for new clips of one window only")
             return False
         return True
+
+
+def _step_cache(wanted: float | None) -> float:
+    share = wanted or 0.0
+    if not 0 <= share <= 1:
+        raise UnsupportedOption("step_cache must be between 0 and 1.", param="step_cache")
+    return share
 
 
 def _ends_with_a_picture(wish: Wish) -> bool:

@@ -58,6 +58,7 @@ def asked(request: GenerationRequest) -> dict[str, JsonValue]:
         "guidance_scale": request.guidance_scale,
         "guidance_scale_2": request.guidance_scale_2,
         "flow_shift": request.flow_shift,
+        "step_cache": request.step_cache,
         "sound": request.sound,
         "size": request.delivery.size,
         "native_size": request.shape.size,

@@ -33,6 +33,10 @@ class Offload(StrEnum):
     DISK = "disk"
 
 
+STREAMED = frozenset({Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK})
+"""With these the denoiser is never on the device as a whole."""
+
+
 class Quantisation(StrEnum):
     """How the denoiser's weights are stored: as computed with, or in a byte each."""
 
@@ -52,6 +56,7 @@ class Placement(NamedTuple):
     attention: str
     compiled: bool
     step_cache: float
+    """0 where it can be changed between clips: hooks that bring blocks to the device have to lie around its own."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class MemoryPlan:
             self.text_encoder_on_cpu,
             self.attention,
             self.compiled,
-            self.step_cache,
+            self.step_cache if self.offload in STREAMED else 0.0,
         )
 
     @property

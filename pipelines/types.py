@@ -155,6 +155,7 @@ class GenerationRequest:
         windows: The pieces in which the new frames are made, one after the other; empty for all in one go.
         guidance_scale_2: Guidance of the expert for low noise; the same as ``guidance_scale`` where there is but one.
         flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
+        step_cache: Share of change below which a step takes the last one's results; 0 computes every step.
         sound: Whether the clip gets the sound that the model makes.
         loras: What changes the model for this clip.
         refine_steps: Steps at the clip's size that follow those at half of it; 0 makes the clip at its size at once.
@@ -175,6 +176,7 @@ class GenerationRequest:
     windows: tuple[Window, ...] = ()
     guidance_scale_2: float = 1.0
     flow_shift: float = 1.0
+    step_cache: float = 0.0
     sound: bool = False
     loras: tuple[Lora, ...] = ()
     parts: tuple[Part, ...] = ()

@@ -24,6 +24,7 @@ class Wish:
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     flow_shift: float | None = None
+    step_cache: float | None = None
     sound: bool | None = None
     aspect_ratio: tuple[int, int] | None = None
     """Width to height, for whom no size is given."""

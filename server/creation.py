@@ -175,12 +175,18 @@ def _seeds(first: int | None, count: int) -> list[int]:
 
 def _wish(asked: Making, choice: _Choice, shown: _Shown, job_id: JobId, services: Services) -> Wish:
     return replace(
-        asked.wish(),
+        told(asked, services),
         seed=choice.seed,
         conditions=shown.conditions(job_id, services),
         references=shown.references(job_id, services),
-        loras=loras.found(asked.lora, services.settings.loras_dir),
     )
+
+
+def told(asked: Making, services: Services) -> Wish:
+    """Return what was asked for, with the LoRAs that it names and what the operator chose for who says nothing."""
+    settings = services.settings
+    step_cache = settings.step_cache if asked.step_cache is None else asked.step_cache
+    return replace(asked.wish(), loras=loras.found(asked.lora, settings.loras_dir), step_cache=step_cache)
 
 
 def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Terms) -> tuple[Job, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
-from server import clips, loras
-from server.creation import admit, draft
+from server import clips
+from server.creation import admit, draft, told
 from server.errors import NO_RETRY, InvalidRequest
 from server.jobs import MAX_EXTENSIONS, Attempt, Job, JobId, Origin, new_job_id
 from server.parameters import DEFAULT_MODEL, VideoEdit, VideoExtension
@@ -76,7 +76,7 @@ def _drafted(
     source = keep(origin, "extend" if kind == "extension" else "edit", job_id, services)
     if kind == "extension":
         _check_count(source.extensions)
-    wish = replace(asked.wish(), source=source.clip, loras=loras.found(asked.lora, services.settings.loras_dir))
+    wish = replace(told(asked, services), source=source.clip)
     card, resolved = services.registry.choose(model, wish, services.device())
     job = draft(asked, resolved, job_id, created_at, model=model, card=card)
     extensions = source.extensions + (kind == "extension")

@@ -19,6 +19,7 @@ class Made(BaseModel):
     guidance_scale: float
     guidance_scale_2: float | None = None
     flow_shift: float | None = None
+    step_cache: float = 0.0
     sound: bool = False
     model: Short
     facts: Annotated[dict[Short, Annotated[str, Field(max_length=2000)]], Field(max_length=64)] = {}

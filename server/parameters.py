@@ -128,6 +128,11 @@ class Making(BaseModel):
     flow_shift: Number | None = Field(
         default=None, description="a number such as 5.0, for models that let their noise levels be shifted"
     )
+    step_cache: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="a number from 0 to 1 such as 0.05, the share below which a step that hardly differs from the last "
+        "takes its results: faster, and lossy; 0 computes every step",
+    )
     generate_sound: bool | None = Field(
         default=None, description="true or false; without it, models that make sound make it"
     )
@@ -147,6 +152,7 @@ class Making(BaseModel):
             guidance_scale=self.guidance_scale,
             guidance_scale_2=self.guidance_scale_2,
             flow_shift=self.flow_shift,
+            step_cache=self.step_cache,
             sound=self.generate_sound,
         )
 

@@ -263,6 +263,7 @@ def _parameters(job: Job) -> dict[str, JsonValue]:
         "guidance_scale": request.guidance_scale,
         "guidance_scale_2": request.guidance_scale_2,
         "flow_shift": request.flow_shift,
+        "step_cache": request.step_cache,
         "generate_sound": request.sound,
         "lora": [{"name": lora.name, "weight": lora.weight} for lora in request.loras],
         "pictures": [condition.frame for condition in request.conditions],

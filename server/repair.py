@@ -83,6 +83,7 @@ def _job_of(job_id: JobId, shape: VideoShape, provenance: Mapping[str, JsonValue
         guidance_scale=made.guidance_scale,
         guidance_scale_2=1.0 if made.guidance_scale_2 is None else made.guidance_scale_2,
         flow_shift=1.0 if made.flow_shift is None else made.flow_shift,
+        step_cache=made.step_cache,
         sound=made.sound,
     )
     return Job(

@@ -221,8 +221,7 @@ class Residents:
             plan = fit(card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures)
         if self._settings.compile:
             plan = replace(plan, compiled=True)
-        if self._settings.step_cache:
-            plan = replace(plan, step_cache=self._settings.step_cache)
+        plan = replace(plan, step_cache=request.step_cache)
         return replace(plan, attention=self._kernel(plan)) if self._name.startswith("cuda") else plan
 
     def _at_the_bottom(self, card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> str:

@@ -124,6 +124,7 @@ class _Made(Made):
             "seed": self.seed,
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
+            "step_cache": self.step_cache,
         }
         if card is not None and card.sampling.guidance_scale_2 is not None:
             asked["guidance_scale_2"] = self.guidance_scale_2

@@ -65,8 +65,8 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0,
         le=1,
-        description="Lossy: a step that differs from the last by less than this share takes its results. 0.05 is "
-        "careful, 0.2 bold, 0 computes every step. Results say that it was on.",
+        description="Lossy: a step that differs from the last by less than this share takes its results, unless the "
+        "request says otherwise. 0.05 is careful, 0.2 bold, 0 computes every step. Results say that it was on.",
     )
     accept_licences: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

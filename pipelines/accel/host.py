@@ -27,12 +27,12 @@ from pipelines.accel.attention import use_attention
 from pipelines.accel.compiling import Compilation
 from pipelines.accel.interruption import Interruption
 from pipelines.accel.lora import fuse_own
-from pipelines.accel.offload import STREAMED, offload_blocks, stay_on_cpu
+from pipelines.accel.offload import offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
 from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
 from pipelines.loading import loaded
-from pipelines.plan import MemoryPlan, Offload, Quantisation
+from pipelines.plan import STREAMED, MemoryPlan, Offload, Quantisation
 from pipelines.snapshot import made_by
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
@@ -181,6 +181,7 @@ class Host(Generic[P]):
     def adopt(self, plan: MemoryPlan) -> None:
         """Run by another plan of the same placement."""
         self.plan = plan
+        self._settled.cache_steps(plan.step_cache)
         self._tile()
 
     def close(self) -> None:
@@ -264,6 +265,7 @@ class Denoisers:
         self._plan = plan
         self.parts: dict[str, Any] = {}
         self.caches_steps = False
+        self._threshold = plan.step_cache
         self.compilation = Compilation()
         self._folders: list[Path] = []
 
@@ -277,12 +279,22 @@ class Denoisers:
             self.compilation.take(part)
         quantize(part, plan)
         use_attention(part, plan.attention)
-        if plan.step_cache:
-            self.caches_steps = step_cache.enable(part, plan.step_cache)
+        if self._threshold:
+            self.caches_steps = step_cache.enable(part, self._threshold)
         if plan.offload is Offload.NONE:
             part.to(plan.device)
         elif plan.offload in STREAMED and (folder := offload_blocks(part, plan)) is not None:
             self._folders.append(folder)
+
+    def cache_steps(self, threshold: float) -> None:
+        """Have them take results of earlier steps that differ by less than a share from now on; 0 ends it."""
+        if threshold == self._threshold:
+            return
+        self._threshold, self.caches_steps = threshold, False
+        for part in self.parts.values():
+            step_cache.disable(part)
+            if threshold:
+                self.caches_steps = step_cache.enable(part, threshold)
 
     def close(self) -> None:
         """Remove what is on the disk."""

@@ -14,7 +14,6 @@ from torch import nn
 
 from pipelines.plan import MemoryPlan, Offload
 
-STREAMED = frozenset({Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK})
 _FOLDER = "homereel-offload-"
 
 

@@ -32,6 +32,12 @@ def enable(part: Any, threshold: float) -> bool:
     return True
 
 
+def disable(part: Any) -> None:
+    """Let a denoiser compute every step again."""
+    if getattr(part, "is_cache_enabled", False):
+        part.disable_cache()
+
+
 @contextmanager
 def stream(part: Any, name: str) -> Generator[None]:
     """Name the calls inside the block: each stream of a loop is compared with itself. Pipelines do so themselves."""

@@ -164,6 +164,8 @@ def test_a_model_with_one_expert_has_one_guidance() -> None:
         (CARD, {"guidance_scale_2": 3.0}, "guidance_scale_2"),
         (sampled(guidance_scale_2=2.0), {"guidance_scale_2": 21.0}, "guidance_scale_2"),
         (CARD, {"flow_shift": 3.0}, "flow_shift"),
+        (CARD, {"step_cache": -0.1}, "step_cache"),
+        (CARD, {"step_cache": 1.1}, "step_cache"),
         (sampled(flow_shift=3.0), {"flow_shift": 0.0}, "flow_shift"),
         (sampled(flow_shift=3.0), {"flow_shift": 20.5}, "flow_shift"),
         (CARD, {"sound": True}, "generate_sound"),

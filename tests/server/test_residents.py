@@ -250,6 +250,16 @@ def test_blocks_are_compiled_where_the_operator_says_so(
         assert ("compiled blocks" in models.announced()[0].plan) is wanted
 
 
+def test_a_loaded_model_spares_steps_for_who_asks_for_it(
+    shop: Shop, open_with: OpenWith, make_request: MakeRequest
+) -> None:
+    models = open_with()
+    for share in (0.0, 0.2, 0.0):
+        bring(models, make_request(step_cache=share), "small")
+    assert [plan.step_cache for plan in shop.pipelines["small"].adopted] == [0.2, 0.0]
+    assert shop.names() == ["small"]
+
+
 def test_a_model_can_be_there_before_anybody_asks(shop: Shop, open_with: OpenWith, make_request: MakeRequest) -> None:
     models = open_with()
     models.preload("small")

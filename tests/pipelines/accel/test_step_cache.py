@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from pipelines.accel import step_cache
+from pipelines.accel import compiling, step_cache
 from pipelines.engine import generate
 from pipelines.errors import Cancelled
-from pipelines.plan import MemoryPlan
+from pipelines.plan import MemoryPlan, Offload
 from pipelines.registry import installed, load_pipeline, load_registry
 from pipelines.types import Frames, GenerationRequest, Given, Progress, SourceClip, Stage, VideoShape
 from pipelines.wish import Wish
@@ -53,6 +54,28 @@ def test_blocks_are_spared_and_the_result_says_so() -> None:
     assert (made(cached)[0] == quick).all()
     plain.close()
     cached.close()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loaded_model_turns_it_on_and_off_between_clips(monkeypatch: pytest.MonkeyPatch, *, compiled: bool) -> None:
+    monkeypatch.setattr(compiling, "_BACKEND", "eager")
+    plan, lossy = MemoryPlan("cpu", compiled=compiled), MemoryPlan("cpu", compiled=compiled, step_cache=0.3)
+    assert plan.placement == lossy.placement
+    pipeline, other = load_pipeline(CARD, plan), load_pipeline(CARD, lossy)
+    usual, saved = made(pipeline)[0], made(other)[0]
+    for turn in (lossy, plan, replace(lossy, step_cache=0.1), lossy):
+        pipeline.adopt(turn)
+        frames = made(pipeline)[0]
+        assert pipeline.facts.get("step_cache") == (f"{turn.step_cache:g}" if turn.step_cache else None)
+        assert (frames == usual).all() == (turn is plan)
+        assert (frames == saved).all() == (turn is lossy)
+    pipeline.close()
+    other.close()
+
+
+def test_where_blocks_come_one_by_one_it_takes_another_loading() -> None:
+    streamed = MemoryPlan("cpu", offload=Offload.GROUP)
+    assert streamed.placement != replace(streamed, step_cache=0.3).placement
 
 
 def test_what_cannot_be_cached_is_computed(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from server.app import create_app
 from server.jobs import JobId
+from server.settings import Settings
 from server.store import JobStore
 from tests.server.routes.conftest import PROMPT, as_form, files_in, in_pieces, picture, refused, send_file
 
@@ -41,6 +43,15 @@ def test_what_is_left_out_is_decided_and_said(post: Callable[..., Any]) -> None:
     first, second = post(PROMPT).json(), post(PROMPT).json()
     assert (first["model"], first["size"], first["seconds"], first["fps"]) == ("sora-2", "160x96", "4", 8)
     assert first["seed"] != second["seed"]
+
+
+def test_the_operator_says_which_steps_are_spared_where_the_request_does_not(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path, step_cache=0.1), supervise=False)
+    with TestClient(app) as client:
+        for asked, meant in (({}, 0.1), ({"step_cache": 0.2}, 0.2), ({"step_cache": 0}, 0.0)):
+            answer = client.post("/v1/videos", json={**PROMPT, **asked})
+            assert answer.status_code == 200, answer.text
+            assert app.state.services.store.get(JobId(answer.json()["id"])).request.step_cache == meant
 
 
 def test_null_means_left_out(client: TestClient) -> None:

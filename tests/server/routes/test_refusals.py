@@ -84,6 +84,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"colour": "red"}, "colour"),
     ({"promt": "a red ball"}, "promt"),
     ({"flow_shift": 3.0}, "flow_shift"),
+    ({"step_cache": 1.5}, "step_cache"),
+    ({"step_cache": True}, "step_cache"),
     ({"guidance_scale_2": 3.0}, "guidance_scale_2"),
     ({"lora": "x"}, "lora"),
     ({"lora": "../x"}, "lora"),

@@ -37,6 +37,7 @@ def test_what_a_file_says_makes_the_same_request_again(client: TestClient, servi
         "seed": 5,
         "num_inference_steps": 7,
         "guidance_scale": 2.5,
+        "step_cache": 0.05,
     }
     first = client.post("/v1/videos", json=asked).json()
     answer = send_movie(client, "/v1/videos/restore", told(made_of(services, first["id"])))
