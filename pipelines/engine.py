@@ -73,7 +73,11 @@ def generate(
         given = Given(_before(request), _edited(request, 0))
         reporter(Progress(Stage.ENCODE, 1, 1))
         latents = run.denoise(0, given)
-        audio = pipeline.audio(request, latents) if request.sound else None
+        audio = None
+        if request.sound:
+            # It is decoded at once, frames as they are read.
+            reporter(Progress(Stage.DECODE, 0, request.shape.frames))
+            audio = pipeline.audio(request, latents)
     chunks = _checked(run.frames(latents, given), request, reporter)
     return Clip(request.shape, reporter.through(pipeline, chunks), audio, pipeline.facts)
 

@@ -28,6 +28,8 @@ PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
 _PACKED_BYTES = 1.05
 # A LoRA that is put into weights for good is in RAM twice then: as its file has it, and as it is added.
 _FUSING_BYTES = 8
+# The names under which diffusers keeps what looks at pictures.
+_EYES = ("vae", "image_encoder")
 UPSAMPLER = "latent_upsampler"
 """The name under which diffusers keeps what doubles latents."""
 # Blocks on the device at a time when they come and go: the one that computes, the next, what is outside of blocks.
@@ -183,26 +185,32 @@ def _in_ram(name: str, plan: MemoryPlan) -> bool:
 
 def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> int:
     """Return the bytes of the weights that are on the device in a stage."""
-    parts = {
-        name: part
-        for name, part in card.weights.components.items()
-        if not (plan.text_encoder_on_cpu and is_text_encoder(name))
-    }
-    size = {name: stored_bytes(name, part, plan) for name, part in parts.items()}
+    here = parts_at(card, demand, plan, stage)
+    size = {name: stored_bytes(name, card.weights.components[name], plan) for name in here}
     if plan.offload is Offload.NONE:
         return sum(size.values())
-    if card.shape.first_stage(demand.shape) == demand.shape:
-        # Nothing is doubled. Where something is, that needs a tenth per token of what a step needs, or less.
-        parts = {name: part for name, part in parts.items() if not name.startswith(UPSAMPLER)}
-    here = {name for name, part in parts.items() if part.stage == stage.value}
-    if stage is Stage.DENOISE and demand.pictures:
-        # Given frames are encoded there and then, by all that has eyes.
-        here |= {name for name in parts if not is_text_encoder(name)}
     denoisers = [size[name] for name in here if _is_denoiser(name)]
     words = sum(size[name] for name in here if is_text_encoder(name))
     others = sum(size[name] for name in here if not _is_denoiser(name) and not is_text_encoder(name))
     # Words are encoded first, and what connects them comes when their encoder has gone.
     return max(words, others) + _at_hand(card, plan, max(denoisers, default=0))
+
+
+def parts_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> Collection[str]:
+    """Return the names of the parts that are on the device in a stage, at once or one after the other."""
+    parts = {
+        name: part.stage
+        for name, part in card.weights.components.items()
+        if not (plan.text_encoder_on_cpu and is_text_encoder(name))
+    }
+    if plan.offload is Offload.NONE:
+        return parts.keys()
+    if card.shape.first_stage(demand.shape) == demand.shape:
+        # Nothing is doubled. Where something is, that needs a tenth per token of what a step needs, or less.
+        parts = {name: stage for name, stage in parts.items() if not name.startswith(UPSAMPLER)}
+    # Given frames are encoded when the denoiser is there.
+    looks = stage is Stage.DENOISE and (demand.pictures or card.memory.always_encodes)
+    return {name for name, needed in parts.items() if needed == stage.value or (looks and name in _EYES)}
 
 
 def _at_hand(card: ModelCard, plan: MemoryPlan, denoiser: int) -> int:

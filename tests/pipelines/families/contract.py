@@ -22,7 +22,7 @@ from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard, Wish
 from pipelines.engine import generate, piece
 from pipelines.errors import BadOutput, Cancelled, UnsupportedOption, WeightsMissing
-from pipelines.plan import MemoryPlan, Offload
+from pipelines.plan import MemoryPlan
 from pipelines.registry import family_of
 from pipelines.types import (
     LAST,
@@ -39,6 +39,7 @@ from pipelines.types import (
     Step,
 )
 from tests.pipelines.families.making import Kept, equal, first, fit, moving_bar, picture, random_lora, shortest, tiny
+from tests.pipelines.families.placing import PlacingContract
 from tests.pipelines.families.sketching import SketchContract
 
 __all__ = ["FamilyContract", "fit", "picture", "tiny"]
@@ -47,7 +48,7 @@ CPU = MemoryPlan("cpu")
 WORDS = ["red", "blue", "ball", "night", "grass", "a", "on", "the"]
 
 
-class FamilyContract(SketchContract, ABC):
+class FamilyContract(PlacingContract, SketchContract, ABC):
     """Subclasses are collected as tests; ``card`` and ``build`` say what for."""
 
     card: ModelCard
@@ -219,21 +220,6 @@ class FamilyContract(SketchContract, ABC):
         assert equal(fresh.denoise(request, conditioning, NOTHING_GIVEN, lambda _: None), whole)
         assert equal(fresh.thaw(pipeline.freeze(whole)()), whole)
         fresh.close()
-
-    def test_blocks_that_come_and_go_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
-        offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.GROUP))
-        assert (self.made(offloaded, self.wish(album)) == usual).all()
-        offloaded.close()
-
-    def test_parts_that_come_and_go_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
-        offloaded = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL))
-        assert (self.made(offloaded, self.wish(album)) == usual).all()
-        offloaded.close()
-
-    def test_words_encoded_on_the_cpu_make_the_same_clip(self, checkpoint: Path, album: Path, usual: Frames) -> None:
-        apart = self.load(checkpoint, MemoryPlan("cpu", offload=Offload.MODEL, text_encoder_on_cpu=True))
-        assert (self.made(apart, self.wish(album)) == usual).all()
-        apart.close()
 
     def test_tiles_make_a_clip_of_the_same_shape(self, checkpoint: Path, album: Path) -> None:
         tiled = self.load(checkpoint, MemoryPlan("cpu", tiled=True))
