@@ -126,7 +126,7 @@ function Clip({ cell, row, isCurrent }) {
       <a href=${address('gallery', video.id)} tabindex=${isCurrent ? 0 : -1} data-index=${cell.index}
         aria-label=${`${video.prompt}, ${times(video.size)}, ${ago(video.created_at)}`} onFocus=${point(true)} onBlur=${point(false)}>
         ${video.status === 'completed' ? html`<img ref=${picture} src=${poster} alt="" decoding="async" />`
-          : html`<span class="place"><span class="clamp">${video.prompt}</span><small>${video.error?.message}</small></span>`}
+          : html`<span class="place"><span class="clamp">${video.prompt}</span><small class="clamp">${video.error?.message}</small></span>`}
         ${moving && html`<video src=${moving} muted loop autoplay playsinline class=${isPlaying.value ? 'is-playing' : ''}
           onPlaying=${() => { isPlaying.value = true; }} tabindex="-1" aria-hidden="true"></video>`}
         ${video.status === 'completed' && html`<span class="caption"><span class="clamp">${video.prompt}</span><small>${modelName(video.model)} · ${video.seconds} s</small></span>`}

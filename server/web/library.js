@@ -6,7 +6,7 @@ import { ago, counted } from './format.js';
 import { Icon } from './icons.js';
 import { html, recall, keep, signal, typed, useEffect, useRef, useSignal } from './lib.js';
 import { address, attempt, go, learn, say } from './state.js';
-import { Empty, Field, IconButton, Segments } from './ui.js';
+import { Empty, Field, IconButton, Long, Segments } from './ui.js';
 
 const part = signal(/** @type {'templates' | 'starred' | 'log'} */ (recall('library', 'templates')));
 const templates = signal(/** @type {Template[] | null} */ (null));
@@ -157,7 +157,7 @@ function Starred() {
   useEffect(() => { void load(); }, []);
   if (all.value && !all.value.length) return html`<${Empty} icon="star" title="Nothing kept yet"><p>“Keep” puts a prompt here, from the studio or beside a video.</p></${Empty}>`;
   return html`<ul class="prompts">${(all.value ?? []).map((one) => html`
-    <li key=${one.id}><p>${one.prompt}</p>${one.negative_prompt && html`<p class="note">Negative prompt: ${one.negative_prompt}</p>`}
+    <li key=${one.id}><${Long} text=${one.prompt} />${one.negative_prompt && html`<p class="note">Negative prompt: ${one.negative_prompt}</p>`}
       <div class="row"><span class="note">${ago(one.created_at)}</span><button type="button" class="button" onClick=${() => use(one.prompt, one.negative_prompt)}>Use</button>
         <${IconButton} icon="trash" label="Forget" onClick=${() => attempt(async () => { await remove(`/v1/prompts/starred/${one.id}`); await load(); })} /></div></li>`)}</ul>`;
 }
@@ -173,7 +173,7 @@ function Result({ video }) {
 function Logged({ entry, before }) {
   const isOpen = useSignal(false);
   return html`
-    <li><p>${isOpen.value && before ? html`<${TextDiff} before=${before.prompt} after=${entry.prompt} />` : entry.prompt}</p>
+    <li>${isOpen.value && before ? html`<p><${TextDiff} before=${before.prompt} after=${entry.prompt} /></p>` : html`<${Long} text=${entry.prompt} />`}
       <div class="stills">${entry.videos.slice(0, 12).map((video) => html`<${Result} key=${video.id} video=${video} />`)}</div>
       <div class="row"><span class="note">${counted(entry.videos.length, 'video')}, ${ago(entry.created_at)}</span>
         ${before && html`<button type="button" class="button quiet" aria-pressed=${isOpen.value} onClick=${() => { isOpen.value = !isOpen.value; }}>What changed</button>`}
@@ -195,7 +195,7 @@ function Log() {
   return html`
     <label class="search"><${Icon} name="search" /><span class="hidden">Search all prompts</span>
       <input type="search" id="search" placeholder="Search all prompts" value=${words.value} onInput=${typed((it) => { words.value = it; })} /></label>
-    ${entries.value && !entries.value.length ? html`<${Empty} icon="search" title=${words.value ? 'No prompt has these words' : 'Nothing has been asked yet'} />`
+    ${entries.value && !entries.value.length ? html`<${Empty} icon="search" title=${words.value ? 'No prompt has these words' : 'Nothing has been asked yet'}><p>${words.value ? 'Beginnings of words count, too.' : 'What is asked for here or by programs is listed with what became of it.'}</p></${Empty}>`
       : html`<ul class="prompts">${(entries.value ?? []).map((entry, index) => html`<${Logged} key=${entry.videos[0]?.id} entry=${entry} before=${entries.value?.[index + 1]} />`)}</ul>`}
     ${hasMore.value && html`<button type="button" class="button" onClick=${() => load(true)}>Show earlier ones</button>`}`;
 }

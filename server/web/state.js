@@ -48,7 +48,8 @@ export async function attempt(act) {
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') return undefined;
     if (!(error instanceof ApiError)) throw error;
-    if (error.status !== 401) say(error.message, { kind: 'error' });
+    // That there is no answer stands above the page for as long as it is so.
+    if (error.status !== 401 && !(error.code === 'offline' && error.status === 0)) say(error.message, { kind: 'error' });
     return undefined;
   }
 }

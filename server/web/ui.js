@@ -1,6 +1,6 @@
 // The small parts that every view uses.
 import { Icon } from './icons.js';
-import { html, signal, useEffect, useRef } from './lib.js';
+import { html, signal, useEffect, useRef, useSignal } from './lib.js';
 import { hush, say, toasts } from './state.js';
 
 /** @param {{icon: string, label: string, onClick: (event: MouseEvent) => void, pressed?: boolean, disabled?: boolean, kind?: string, id?: string}} props */
@@ -87,6 +87,13 @@ export const Toasts = () => html`
 /** @param {{icon: string, title: string, children?: Children}} props */
 export const Empty = ({ icon, title, children }) => html`
   <div class="empty"><span class="empty-icon"><${Icon} name=${icon} size=${28} /></span><h2>${title}</h2>${children}</div>`;
+
+/** @param {{text: string, kind?: string}} props Of a long text, its beginning; all of it for whoever wants it. */
+export function Long({ text, kind = '' }) {
+  const isWhole = useSignal(false), isLong = text.length > 360 || text.split('\n').length > 6;
+  return html`<p class=${`${kind} ${isLong && !isWhole.value ? 'long' : ''}`}>${text}</p>
+    ${isLong && html`<button type="button" class="link" aria-expanded=${isWhole.value} onClick=${() => { isWhole.value = !isWhole.value; }}>${isWhole.value ? 'Show less' : 'Show all'}</button>`}`;
+}
 
 /** @param {{value: number, label: string, waiting?: boolean}} props Percent of something; waiting shows that it goes on. */
 export const Progress = ({ value, label, waiting }) => html`

@@ -12,7 +12,7 @@ import { Player } from './player.js';
 import { command, curl, python, request } from './snippets.js';
 import { focus } from './stage.js';
 import { address, attempt, erase, go, look, modelsById, recent, route, say, star, videos } from './state.js';
-import { copy, Dialog, Empty, IconButton, Menu, save } from './ui.js';
+import { copy, Dialog, Empty, IconButton, Long, Menu, save } from './ui.js';
 
 /** @param {Video} video */
 const saveVideo = (video) => attempt(async () => save(await shown(contentPath(video.id)), `${video.id}.mp4`));
@@ -64,7 +64,7 @@ function About({ video }) {
   const from = video.remixed_from_video_id;
   return html`
     <section class="about" aria-label="About this video">
-      <p class="about-prompt">${video.prompt}</p>
+      <${Long} kind="about-prompt" text=${video.prompt ?? ''} />
       <div class="row"><button type="button" class="link" onClick=${() => copy(video.prompt ?? '', 'Prompt')}>Copy the prompt</button>
         <button type="button" class="link" onClick=${() => keepPrompt(video.prompt ?? '', video.negative_prompt)}>Keep it</button></div>
       <dl>${facts.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}

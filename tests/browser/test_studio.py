@@ -369,3 +369,17 @@ def test_a_template_that_somebody_else_changed_is_not_overwritten_unasked(
     page.get_by_label("What").fill("a ball")
     expect(page.locator(".composed")).to_have_text("A ball hops.")
     assert api.get(f"/prompts/templates/{template['id']}").json()["revision"] == 4
+
+
+def test_of_a_long_prompt_the_beginning_is_shown(open_page: OpenPage, api: httpx2.Client) -> None:
+    long = " ".join(f"An old fisherman mends net number {number} on a foggy pier." for number in range(40))
+    api.post("/prompts/starred", json={"prompt": long})
+    page = open_page("#/library", size=PHONE)
+    page.get_by_role("button", name="Starred", exact=True).click()
+    prompt = page.get_by_text(long)
+    heights = [prompt.evaluate("it => it.clientHeight")]
+    for name in ("Show all", "Show less"):
+        page.get_by_role("button", name=name).click()
+        heights.append(prompt.evaluate("it => it.clientHeight"))
+    assert heights[0] == heights[2] < 150 < heights[1]
+    assert serious(page) == []
