@@ -104,21 +104,26 @@ def rungs(card: ModelCard, demand: Demand, device: Device) -> tuple[MemoryPlan, 
 
 
 def _choices_in_order(card: ModelCard, demand: Demand, device: Device) -> Iterator[MemoryPlan]:
-    plans = _on_gpu(card, demand, device) if device.is_gpu else _on_cpu(device)
+    plans = _on_gpu(card, demand, device) if device.is_gpu else _on_cpu(card, device)
     for plan in plans:
         yield plan
         # Tiles overlap, so decoding takes longer; but decoding is the shorter part.
         yield replace(plan, tiled=True)
 
 
-def _on_cpu(device: Device) -> Iterator[MemoryPlan]:
-    yield MemoryPlan(device.id, "float32")
+def _on_cpu(card: ModelCard, device: Device) -> Iterator[MemoryPlan]:
+    yield MemoryPlan(device.id, "float32", _as_stored(card))
     if "bfloat16" in device.numbers:
-        yield MemoryPlan(device.id, "bfloat16")
+        yield MemoryPlan(device.id, "bfloat16", _as_stored(card))
+
+
+def _as_stored(card: ModelCard) -> Quantisation:
+    """Return how the card's own files have the denoiser's weights."""
+    return Quantisation.GGUF if card.weights.is_packed else Quantisation.NONE
 
 
 def _on_gpu(card: ModelCard, demand: Demand, device: Device) -> Iterator[MemoryPlan]:
-    plain = MemoryPlan(device.id, _dtype(card, device))
+    plain = MemoryPlan(device.id, _dtype(card, device), _as_stored(card))
     has_text_encoder = any(map(is_text_encoder, card.weights.components))
 
     def places(plan: MemoryPlan, *offloads: Offload) -> Iterator[MemoryPlan]:
@@ -130,7 +135,7 @@ def _on_gpu(card: ModelCard, demand: Demand, device: Device) -> Iterator[MemoryP
     packed = [
         packed
         for kind in (Quantisation.INT8, Quantisation.FP8)
-        if kind.value in device.numbers and plain.dtype != "float32"
+        if kind.value in device.numbers and plain.dtype != "float32" and plain.quantisation is Quantisation.NONE
         for packed in places(replace(plain, quantisation=kind), Offload.NONE, Offload.MODEL)
     ]
     # Of two stages, the first has most of the steps.
@@ -139,7 +144,9 @@ def _on_gpu(card: ModelCard, demand: Demand, device: Device) -> Iterator[MemoryP
     yield from places(plain, Offload.NONE, Offload.MODEL)
     yield from [*streamed, *packed] if hidden else [*packed, *streamed]
     yield from places(plain, Offload.SEQUENTIAL)
-    yield from places(plain, Offload.DISK)
+    if not card.weights.is_packed:
+        # What comes in few bits is small, and does not come back from the disk as it was.
+        yield from places(plain, Offload.DISK)
 
 
 def _dtype(card: ModelCard, device: Device) -> DType:

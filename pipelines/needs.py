@@ -26,6 +26,8 @@ SLACK = 1.2
 PROCESS_BYTES, CPU_PROCESS_BYTES = int(1.5 * GIB), GIB // 2
 # Embeddings, norms and biases keep their numbers; what is stored in a byte has scales beside it.
 _PACKED_BYTES = 1.05
+# What widening a weight of a GGUF file takes at most, with all that is in between: the larger blocks' 7.2 bytes.
+_WIDENING_BYTES = 7.2
 # A LoRA that is put into weights for good is in RAM twice then: as its file has it, and as it is added.
 _FUSING_BYTES = 8
 # The names under which diffusers keeps what looks at pictures.
@@ -116,28 +118,46 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
     text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
     connecting = card.memory.connect_bytes * (2 if demand.guided else 1) * wide
-    beside = {Stage.ENCODE: max(text, connecting), Stage.DENOISE: max(sampling, picture), Stage.DECODE: decoding}
+    denoising = max(sampling, picture) + _widening(card)
+    beside = {Stage.ENCODE: max(text, connecting), Stage.DENOISE: denoising, Stage.DECODE: decoding}
     base = CONTEXT_BYTES if plan.device.startswith("cuda") else CPU_PROCESS_BYTES
     return {stage: Need(_weights_at(card, demand, plan, stage), size, base) for stage, size in beside.items()}
 
 
+def _widening(card: ModelCard) -> int:
+    """Return what a layer of a file's own numbers takes beside its weights while it computes."""
+    layers = (part.stored.layer for part in card.weights.components.values() if part.stored is not None)
+    return int(_WIDENING_BYTES * max(layers, default=0))
+
+
 def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
     """Return what a part's weights take under a plan."""
-    if _is_denoiser(name) and plan.quantisation is not Quantisation.NONE:
+    if part.stored is not None:
+        return int(part.params * part.stored.bits / 8)
+    if _is_denoiser(name) and plan.quantisation in (Quantisation.FP8, Quantisation.INT8):
         return int(part.params * _PACKED_BYTES)
     # Nothing computes in fewer bytes than the plan's.
     own: DType = plan.dtype if part.dtype is None or plan.dtype == "float32" else part.dtype
     return part.params * BYTES[own]
 
 
+def parts_bytes(card: ModelCard, plan: MemoryPlan) -> dict[str, int]:
+    """Return what the weights of each part take under a plan, with the LoRAs that stay beside them."""
+    kept = dict.fromkeys(card.weights.components, 0)
+    for lora in card.weights.loras:
+        if card.weights.components[lora.part].stored is not None:
+            kept[lora.part] += lora.params * BYTES[plan.dtype]
+    return {name: stored_bytes(name, part, plan) + kept[name] for name, part in card.weights.components.items()}
+
+
 def model_bytes(card: ModelCard, plan: MemoryPlan) -> int:
     """Return what all weights of a model take under a plan, wherever they are."""
-    return sum(stored_bytes(name, part, plan) for name, part in card.weights.components.items())
+    return sum(parts_bytes(card, plan).values())
 
 
 def held(card: ModelCard, plan: MemoryPlan) -> Held:
     """Return what a loaded model takes while it has nothing to do."""
-    parts = {name: stored_bytes(name, part, plan) for name, part in card.weights.components.items()}
+    parts = parts_bytes(card, plan)
     in_ram = sum(size for name, size in parts.items() if _in_ram(name, plan))
     if not plan.device.startswith("cuda"):
         return Held(sum(parts.values()), sum(parts.values()))
@@ -153,7 +173,7 @@ def predicted(card: ModelCard, demand: Demand, plan: MemoryPlan) -> MemoryPlan:
     peaks = {stage: need.reserved for stage, need in needs(card, demand, plan).items()}
     ram = _ram(card, plan) if plan.device.startswith("cuda") else max(peaks.values())
     moved = _denoisers(card) if plan.offload is Offload.DISK else {}
-    disk = sum(stored_bytes(name, part, plan) for name, part in moved.items())
+    disk = sum(size for name, size in parts_bytes(card, plan).items() if name in moved)
     return replace(plan, peak_bytes=peaks, ram_bytes=ram, disk_bytes=disk)
 
 
@@ -162,12 +182,11 @@ def _ram(card: ModelCard, plan: MemoryPlan) -> int:
 
     Denoisers come one after the other, and each goes where it is to be before the next one; all the rest follows.
     """
-    plain = replace(plan, quantisation=Quantisation.NONE)
+    sizes, plain = parts_bytes(card, plan), parts_bytes(card, replace(plan, quantisation=Quantisation.NONE))
     denoisers = _denoisers(card)
-    stays = {name: stored_bytes(name, part, plan) if _in_ram(name, plan) else 0 for name, part in denoisers.items()}
-    arrive = {name: stored_bytes(name, part, plain) + _fusing(card, name) for name, part in denoisers.items()}
-    passing = max((size - stays[name] for name, size in arrive.items()), default=0)
-    rest = sum(stored_bytes(n, part, plan) for n, part in card.weights.components.items() if n not in denoisers)
+    stays = {name: sizes[name] if _in_ram(name, plan) else 0 for name in denoisers}
+    passing = max((plain[name] + _fusing(card, name) - stays[name] for name in denoisers), default=0)
+    rest = sum(size for name, size in sizes.items() if name not in denoisers)
     return PROCESS_BYTES + sum(stays.values()) + max(passing, rest)
 
 
@@ -186,7 +205,7 @@ def _in_ram(name: str, plan: MemoryPlan) -> bool:
 def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> int:
     """Return the bytes of the weights that are on the device in a stage."""
     here = parts_at(card, demand, plan, stage)
-    size = {name: stored_bytes(name, card.weights.components[name], plan) for name in here}
+    size = {name: there for name, there in parts_bytes(card, plan).items() if name in here}
     if plan.offload is Offload.NONE:
         return sum(size.values())
     denoisers = [size[name] for name in here if _is_denoiser(name)]

@@ -38,11 +38,12 @@ STREAMED = frozenset({Offload.GROUP, Offload.SEQUENTIAL, Offload.DISK})
 
 
 class Quantisation(StrEnum):
-    """How the denoiser's weights are stored: as computed with, or in a byte each."""
+    """How the denoiser's weights are stored: as computed with, in a byte each, or as the card's GGUF file has them."""
 
     NONE = "none"
     FP8 = "fp8"
     INT8 = "int8"
+    GGUF = "gguf"
 
 
 class Placement(NamedTuple):
@@ -120,7 +121,8 @@ class MemoryPlan:
         """Return the choices in a few words, for people: ``bfloat16, model offload, tiled decode``."""
         words: list[str] = [self.dtype]
         if self.quantisation is not Quantisation.NONE:
-            words.append(f"{self.quantisation} weights")
+            kind = "GGUF" if self.quantisation is Quantisation.GGUF else self.quantisation
+            words.append(f"{kind} weights")
         words.append("all on the device" if self.offload is Offload.NONE else f"{self.offload} offload")
         if self.text_encoder_on_cpu:
             words.append("text encoder on the CPU")

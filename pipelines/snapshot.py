@@ -18,7 +18,8 @@ INDEX = "model_index.json"
 CONFIG = "config.json"
 # What a part of a pipeline is made of. Pickles are programs: they are neither fetched nor loaded.
 NEEDED = (".json", ".txt", ".model", ".safetensors")
-SINGLE_FILES = (".safetensors",)
+GGUF = ".gguf"
+SINGLE_FILES = (".safetensors", GGUF)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # The largest header that the format allows.
 _MAX_HEADER = 100_000_000
@@ -174,7 +175,9 @@ def header_of(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def flaw_of(file: Path) -> str | None:
-    """Return what is wrong with a safetensors file, judged by its header and its size; None if nothing is."""
+    """Return what is wrong with a file of weights, judged by its header and its size; None if nothing is."""
+    if file.suffix == GGUF:
+        return _flaw_of_gguf(file)
     try:
         tensors, start = header_of(file)
         missing = start + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
@@ -184,6 +187,32 @@ def flaw_of(file: Path) -> str | None:
     except ValueError:
         return "is no safetensors file"
     return f"{missing} bytes are missing" if missing > 0 else None
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes a file takes, or all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def weights_in_gguf(file: Path) -> list[int]:
+    """Return how many weights each tensor of a sound GGUF file has."""
+    from gguf import GGUFReader  # noqa: PLC0415 - seldom needed
+
+    return [int(tensor.n_elements) for tensor in GGUFReader(file).tensors]
+
+
+def _flaw_of_gguf(file: Path) -> str | None:
+    from gguf import GGUFReader  # noqa: PLC0415 - seldom needed
+
+    try:
+        # Every tensor is looked for where the header says, and none is read.
+        GGUFReader(file)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except Exception:  # noqa: BLE001 - it raises whatever goes wrong first in what it takes for a header
+        return "is no GGUF file, or is cut short"
+    return None
 
 
 def is_weights(name: str, folders: Collection[str]) -> bool:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.snapshot import SINGLE_FILES
 from pipelines.types import DType
 
 # A path inside of a repository, which leads nowhere else.
 _Inside = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+
+
+class Stored(BaseModel):
+    """How a file has a part's weights if not in the numbers that the part computes in: they stay so in memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bits: PositiveFloat = Field(description="Bits a weight, which is the size of the file over all of them.")
+    layer: PositiveInt = Field(description="Weights of the largest layer, which are widened while it computes.")
 
 
 class Component(BaseModel):
@@ -21,6 +29,7 @@ class Component(BaseModel):
     params: PositiveInt = Field(description="Parameters, counted from the published configuration.")
     stage: Literal["encode", "denoise", "decode"] = Field(description="The stage that cannot do without it.")
     dtype: DType | None = Field(default=None, description="What it computes in, if that is not the plan's choice.")
+    stored: Stored | None = Field(default=None, description="How its file has it, if that stays so in memory.")
 
 
 class Borrowed(BaseModel):
@@ -84,12 +93,19 @@ class Weights(BaseModel):
         unknown = [lora.borrowed for lora in self.loras if lora.borrowed not in self.borrowed]
         if unknown:
             raise ValueError(f"{', '.join(unknown)} is nothing that is borrowed")
+        if any(lora.part not in self.components for lora in self.loras):
+            raise ValueError("a LoRA changes one of the components")
         return self
 
     @property
     def bare(self) -> frozenset[str]:
         """Parts whose weights come from elsewhere, if the checkpoint has them at all."""
         return frozenset(self.borrowed)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether parts are stored in fewer bits than they compute in, before any plan asks for that."""
+        return any(part.stored is not None for part in self.components.values())
 
     @property
     def versions(self) -> str:

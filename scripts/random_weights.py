@@ -98,6 +98,20 @@ def lora_parameters(card: str) -> dict[str, int]:
     return counts
 
 
+def stored_parts(card: str) -> dict[str, tuple[int, int]]:
+    """Return the size of the file and the largest layer of each part that a card has from a GGUF file.
+
+    Layers around the blocks compute when the tokens need little.
+    """
+    parts = architecture(card)["parts"]
+    found: dict[str, tuple[int, int]] = {}
+    for name, size in _read(card).get("files", {}).items():
+        blocks = _empty(parts[name]).get_submodule("blocks")
+        layers = [module.weight.numel() for module in blocks.modules() if isinstance(module, nn.Linear)]
+        found[name] = size, max(layers)
+    return found
+
+
 def build(card: str, *, dtypes: Mapping[str, torch.dtype], device: str, tiny: bool = False) -> Any:
     """Return a pipeline of diffusers with random weights.
 

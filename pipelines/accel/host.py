@@ -26,14 +26,16 @@ from pipelines.accel import step_cache
 from pipelines.accel.attention import use_attention
 from pipelines.accel.compiling import Compilation
 from pipelines.accel.interruption import Interruption
-from pipelines.accel.lora import fuse_own
+from pipelines.accel.lora import add_own
 from pipelines.accel.offload import offload_blocks, stay_on_cpu
 from pipelines.accel.quantize import quantize
+from pipelines.accel.single_file import is_quantised, load_single
 from pipelines.card import ModelCard
-from pipelines.errors import OutOfMemory, PipelineError, WeightsMissing
+from pipelines.errors import OutOfMemory, PipelineError, UnsupportedOption, WeightsMissing
+from pipelines.holdings import borrowed
 from pipelines.loading import loaded
 from pipelines.plan import STREAMED, MemoryPlan, Offload, Quantisation
-from pipelines.snapshot import made_by
+from pipelines.snapshot import made_by, size_of
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
 Q = TypeVar("Q", bound=diffusers.DiffusionPipeline)
@@ -96,10 +98,10 @@ class Host(Generic[P]):
         }
         try:
             denoisers = Denoisers(plan)
-            sizes = _sizes(weights)
+            sizes = _sizes(card, weights)
             done = 0
-            for name, part in _denoisers_of(kind, weights, dtypes, instead.keys()):
-                fuse_own(kind, card, name, part)
+            for name, part in _denoisers_of(kind, card, weights, dtypes, instead.keys()):
+                add_own(kind, card, name, part)
                 denoisers.settle(name, part)
                 done += sizes.get(name, 0)
                 loaded(done / sum(sizes.values()))
@@ -278,6 +280,9 @@ class Denoisers:
         if plan.compiled and plan.compilable:
             self.compilation.take(part)
         quantize(part, plan)
+        if plan.offload is Offload.DISK and is_quantised(part):
+            # What diffusers puts there it takes for other numbers when it comes back.
+            raise UnsupportedOption("Weights that come quantised cannot be kept on the disk.")
         use_attention(part, plan.attention)
         if self._threshold:
             self.caches_steps = step_cache.enable(part, self._threshold)
@@ -304,7 +309,7 @@ class Denoisers:
 
 
 def _denoisers_of(
-    kind: type[Any], weights: Path, dtypes: Mapping[str, torch.dtype], instead: Collection[str]
+    kind: type[Any], card: ModelCard, weights: Path, dtypes: Mapping[str, torch.dtype], instead: Collection[str]
 ) -> Iterator[tuple[str, Any]]:
     """Load a checkpoint's denoisers one by one, those that the pipeline takes and that nothing stands in for."""
     index = json.loads((weights / "model_index.json").read_text(encoding="utf-8"))
@@ -314,14 +319,22 @@ def _denoisers_of(
         if not name.startswith("transformer") or name not in wanted or maker is None or maker[0] != "diffusers":
             continue
         part: Any = getattr(diffusers, maker[1])
-        yield name, part.from_pretrained(weights, subfolder=name, dtype=dtypes.get(name, dtypes["default"]), **_LOCAL)
+        dtype = dtypes.get(name, dtypes["default"])
+        if name not in card.weights.borrowed:
+            yield name, part.from_pretrained(weights, subfolder=name, dtype=dtype, **_LOCAL)
+        elif (place := borrowed(card, name)).is_dir():
+            yield name, part.from_pretrained(place, dtype=dtype, **_LOCAL)
+        else:
+            yield name, load_single(part, place, weights / name, dtype)
 
 
-def _sizes(weights: Path) -> dict[str, int]:
+def _sizes(card: ModelCard, weights: Path) -> dict[str, int]:
     """Return the bytes of each part's weights."""
-    sizes: dict[str, int] = {}
+    elsewhere = card.weights.borrowed.keys() & card.weights.components.keys()
+    sizes = {name: size_of(borrowed(card, name)) for name in elsewhere}
     for file in weights.glob("*/*.safetensors"):
-        sizes[file.parent.name] = sizes.get(file.parent.name, 0) + file.stat().st_size
+        if file.parent.name not in elsewhere:
+            sizes[file.parent.name] = sizes.get(file.parent.name, 0) + file.stat().st_size
     return sizes
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from pipelines.accel.single_file import is_quantised
 from pipelines.card import ModelCard
 from pipelines.errors import UnsupportedOption, WeightsMissing
 from pipelines.holdings import borrowed
@@ -15,10 +20,12 @@ from pipelines.types import Lora
 _LOW_NOISE = ("low_noise", "low-noise", "lownoise")
 
 
-def fuse_own(kind: Any, card: ModelCard, name: str, part: Any) -> None:
-    """Add a card's LoRAs to the weights of a denoiser, which costs no step any time and keeps its layers as they are.
+def add_own(kind: Any, card: ModelCard, name: str, part: Any) -> None:
+    """Add a card's LoRAs to a denoiser for good.
 
-    Before anything else is done to the part: what is stored in a byte, or comes and goes, cannot be added to.
+    They are put into its weights, which costs no step any time, before anything else is done to them: what is stored
+    in a byte, or comes and goes, cannot be added to. Nor can weights that come quantised, so that there they stay
+    beside.
 
     Args:
         kind: The pipeline, which knows how LoRAs of its models are written down.
@@ -33,18 +40,30 @@ def fuse_own(kind: Any, card: ModelCard, name: str, part: Any) -> None:
         if lora.part != name:
             continue
         file = borrowed(card, lora.borrowed)
+        stays = is_quantised(part)
         try:
             layers = kind.lora_state_dict(
                 str(file.parent), weight_name=file.name, local_files_only=True, use_safetensors=True
             )
-            part.load_lora_adapter(layers, adapter_name=lora.borrowed)
+            part.load_lora_adapter(
+                _weighted(layers, lora.weight, part.dtype) if stays else layers, adapter_name=lora.borrowed
+            )
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise WeightsMissing(f"The LoRA {file.name} of {card.id} cannot be used: {reason}") from error
         if lora.borrowed not in getattr(part, "peft_config", {}):
             raise WeightsMissing(f"The LoRA {file.name} of {card.id} cannot be used: it changes nothing of {name}.")
-        part.fuse_lora(lora_scale=lora.weight, adapter_names=[lora.borrowed])
-        part.unload_lora()
+        if not stays:
+            part.fuse_lora(lora_scale=lora.weight, adapter_names=[lora.borrowed])
+            part.unload_lora()
+
+
+def _weighted(layers: Mapping[str, Tensor], weight: float, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a LoRA that says by itself how strongly it counts, in what the model computes in."""
+    return {
+        name: (value * weight if ".lora_B." in name else value).to(dtype) if value.is_floating_point() else value
+        for name, value in layers.items()
+    }
 
 
 @contextmanager
@@ -57,22 +76,40 @@ def loras(pipe: Any, wanted: Sequence[Lora]) -> Generator[None]:
     if not wanted:
         yield
         return
-    names = [f"request_{index}" for index in range(len(wanted))]
+    weights = {f"request_{index}": lora.weight for index, lora in enumerate(wanted)}
+    own = {name: list(part.peft_config) for name, part in _adapted(pipe).items()}
     try:
-        for name, lora in zip(names, wanted, strict=True):
+        for name, lora in zip(weights, wanted, strict=True):
             _load(pipe, name, lora)
-        pipe.set_adapters(names, [lora.weight for lora in wanted])
+        for part in _adapted(pipe).values():
+            there = list(part.peft_config)
+            part.set_adapters(there, [weights.get(name, 1.0) for name in there])
         yield
     finally:
         # Takes the adapted layers out again, so that what follows is equal to the bit to what was before.
-        pipe.unload_lora_weights()
+        if not own:
+            pipe.unload_lora_weights()
+        for name, part in _adapted(pipe).items():
+            if name in own:
+                part.delete_adapters([adapter for adapter in part.peft_config if adapter in weights])
+                part.set_adapters(own[name], 1.0)
+            else:
+                part.unload_lora()
+
+
+def _adapted(pipe: Any) -> dict[str, Any]:
+    """Return the parts of a pipeline that have LoRAs."""
+    return {name: part for name, part in pipe.components.items() if getattr(part, "peft_config", None)}
 
 
 def _load(pipe: Any, name: str, lora: Lora) -> None:
     for_second = any(word in lora.path.name.lower() for word in _LOW_NOISE)
     where = {"load_into_transformer_2": True} if for_second and getattr(pipe, "transformer_2", None) is not None else {}
     try:
-        pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name, adapter_name=name, **where)
+        with warnings.catch_warnings():
+            # There may be several: they are told apart by their names.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name, adapter_name=name, **where)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnsupportedOption(f"The LoRA {lora.name} does not fit this model: {reason}", param="lora") from error

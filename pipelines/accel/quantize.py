@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pipelines.accel.single_file import is_quantised
 from pipelines.errors import UnsupportedOption
 from pipelines.plan import MemoryPlan, Quantisation
 
@@ -15,10 +16,12 @@ def quantize(transformer: Any, plan: MemoryPlan) -> None:
     """Store a denoiser's weights as the plan says; embeddings and norms keep their numbers.
 
     Raises:
-        UnsupportedOption: The package that does it is not installed.
+        UnsupportedOption: The package that does it is not installed, or they come in fewer bits already.
     """
+    if is_quantised(transformer) and plan.quantisation in (Quantisation.FP8, Quantisation.INT8):
+        raise UnsupportedOption(f"These weights come quantised and cannot be stored as {plan.quantisation} as well.")
     match plan.quantisation:
-        case Quantisation.NONE:
+        case Quantisation.NONE | Quantisation.GGUF:
             return
         case Quantisation.FP8:
             transformer.enable_layerwise_casting(

@@ -1,4 +1,4 @@
-"""``homereel add``: a checkpoint in a folder of this machine becomes a model, by the card of one that is like it."""
+"""``homereel add``: a folder of this machine, or denoisers in GGUF files, become a model like one that there is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", type=Path, help="folder with model_index.json, as save_pretrained writes it")
+    parser.add_argument(
+        "path",
+        type=Path,
+        nargs="+",
+        help="folder with model_index.json, as save_pretrained writes it; or a GGUF file with a denoiser, or one for "
+        "each of two, that for high noise first",
+    )
     parser.add_argument("--name", help="id of the new model; the folder's name if not given")
     parser.add_argument("--like", help="id of the model whose card it takes over; found out if not given")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -30,26 +36,28 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the card."""
-    folder: Path = options.path.absolute()
-    _check(folder)
+    paths: list[Path] = [path.absolute() for path in options.path]
+    is_packed = all(path.suffix == snapshot.GGUF for path in paths)
+    if not is_packed:
+        _check(paths)
     cards = registry().cards
-    name = options.name or re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-.")
+    name = options.name or re.sub(r"[^a-z0-9._-]+", "-", _stem(paths[0]).lower()).strip("-.")
     if name in cards:
         raise Failure(f"there is a model {name!r} already; choose another with --name", Outcome.MISUSED)
     if options.like is not None and options.like not in cards:
         raise Failure(f"there is no model {options.like!r}", Outcome.MISUSED)
-    like = cards[options.like] if options.like else _alike(folder, cards)
+    if is_packed and options.like is None:
+        raise Failure("say --like: of which model the rest is, such as the text encoder", Outcome.MISUSED)
+    like = cards[options.like] if options.like else _alike(paths[0], cards)
     now = datetime.now(UTC)
     raw: dict[str, Any] = like.model_dump(mode="json", exclude_defaults=True)
-    weights: dict[str, Any] = raw["weights"]
-    kept = {key: value for key, value in weights.items() if key not in ("repo", "package")}
     raw |= {
         "id": name,
         "name": name,
-        "description": f"{folder.name}, added by hand; made like {like.id}.",
+        "description": f"{paths[0].name}, added by hand; made like {like.id}.",
         "created": int(now.timestamp()),
-        "weights": kept | {"folder": str(folder), "revision": now.strftime("%Y-%m-%dT%H:%M:%SZ")},
-        "licence": {"id": "unknown", "url": str(like.licence.url), "note": "that of the folder's weights"},
+        "weights": _packed(raw["weights"], like, paths) if is_packed else _in_folder(raw["weights"], paths[0], now),
+        "licence": {"id": "unknown", "url": str(like.licence.url), "note": "that of the weights that were added"},
     }
     try:
         card = ModelCard.model_validate(raw)
@@ -61,7 +69,39 @@ def run(options: Namespace) -> int:
     return Outcome.DONE
 
 
-def _check(folder: Path) -> None:
+def _stem(path: Path) -> str:
+    return path.stem if path.suffix == snapshot.GGUF else path.name
+
+
+def _in_folder(weights: Mapping[str, Any], folder: Path, now: datetime) -> dict[str, Any]:
+    kept = {key: value for key, value in weights.items() if key not in ("repo", "package")}
+    return kept | {"folder": str(folder), "revision": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def _packed(weights: Mapping[str, Any], like: ModelCard, files: list[Path]) -> dict[str, Any]:
+    """Return the weights of a card whose denoisers are in GGUF files, and all else where it was."""
+    names = sorted(name for name, part in like.weights.components.items() if part.stage == "denoise")
+    if len(files) != len(names):
+        raise Failure(f"{like.id} has {len(names)} denoisers; give a file for each", Outcome.MISUSED)
+    components, borrowed = dict(weights["components"]), dict(weights.get("borrowed", {}))
+    for name, file in zip(names, files, strict=True):
+        if flaw := snapshot.flaw_of(file):
+            raise Failure(f"{file.name} {flaw}", Outcome.MISUSED)
+        sizes = snapshot.weights_in_gguf(file)
+        params = like.weights.components[name].params
+        if abs(sum(sizes) - params) > params / 50:
+            told = f"{file.name} has {sum(sizes) / 1e9:.2f} billion weights; the {name} of {like.id} has"
+            raise Failure(f"{told} {params / 1e9:.2f} billion", Outcome.MISUSED)
+        stored = {"bits": round(8 * file.stat().st_size / params, 3), "layer": max(sizes)}
+        components[name] = {**components[name], "stored": stored}
+        borrowed[name] = {"path": str(file)}
+    return {**weights, "components": components, "borrowed": borrowed}
+
+
+def _check(paths: list[Path]) -> None:
+    folder = paths[0]
+    if len(paths) > 1:
+        raise Failure("give one folder, or GGUF files", Outcome.MISUSED)
     lacking = snapshot.missing(folder)
     if lacking:
         raise Failure(f"{folder} is no whole checkpoint: it lacks {', '.join(lacking)}", Outcome.MISUSED)

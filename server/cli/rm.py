@@ -25,13 +25,14 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Remove what can be fetched again; a folder of the user's own is never touched."""
+    """Remove what can be fetched again; files and folders of the user's own are never touched."""
     card = card_of(options.model)
     if card.weights.package is not None:
         raise Failure(f"{card.id} is a part of this program")
-    if card.weights.folder is not None:
+    own = [str(place) for place in (card.weights.folder, *(t.path for t in card.weights.borrowed.values())) if place]
+    if own:
         (Settings().models_dir / f"{card.id}.yaml").unlink(missing_ok=True)
-        said = f"{card.id} is no model any more; {card.weights.folder} is as it was"
+        said = f"{card.id} is no model any more; as it was: {', '.join(own)}"
         print(json.dumps({"model": card.id, "freed_bytes": 0}) if options.json else said)
         return Outcome.DONE
     cache = snapshot.shared_cache()

@@ -10,11 +10,11 @@ from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.fitting import fit, lacks, lower, rungs
 from pipelines.memory import Cost, Memory
-from pipelines.needs import GIB, Demand, model_bytes, needs
+from pipelines.needs import GIB, Demand, model_bytes, needs, predicted
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import GenerationRequest, Stage, VideoShape, Window
-from pipelines.weights import Component, Weights
+from pipelines.weights import Component, OwnLora, Stored, Weights
 
 SHAPE = VideoShape(81, 480, 832, 16)
 SHORT = SHAPE._replace(frames=17)
@@ -251,3 +251,54 @@ def test_the_ladder_ends(large: ModelCard) -> None:
     assert peaks == sorted(peaks, reverse=True)
     assert plan.offload is Offload.SEQUENTIAL
     assert lower(ladder, replace(plan, dtype="float32"), Stage.DENOISE, device) is None
+
+
+def packed(card: ModelCard, *, lora: int = 0) -> ModelCard:
+    """Return the card with its denoiser in a file of five bits a weight, and perhaps a LoRA of its own."""
+    denoiser = card.weights.components["transformer"]
+    stored = Stored(bits=5, layer=10**8)
+    changes: dict[str, object] = {
+        "components": {**card.weights.components, "transformer": denoiser.model_copy(update={"stored": stored})}
+    }
+    return with_lora(card.model_copy(update={"weights": card.weights.model_copy(update=changes)}), lora)
+
+
+def with_lora(card: ModelCard, params: int) -> ModelCard:
+    loras = (OwnLora(borrowed="lora", params=params),) if params else ()
+    return card.model_copy(update={"weights": card.weights.model_copy(update={"loras": loras})})
+
+
+def test_weights_of_a_file_stay_as_it_has_them(large: ModelCard) -> None:
+    card = packed(large)
+    ladder = rungs(card, Demand(SHAPE), gpu(80, int8=True))
+    assert {plan.quantisation for plan in ladder} == {Quantisation.GGUF}
+    # What comes back from the disk would be something else.
+    assert Offload.DISK not in {plan.offload for plan in ladder}
+    assert ladder[0].describe() == "bfloat16, GGUF weights, all on the device"
+    plain = MemoryPlan("cuda:0", "bfloat16")
+    assert model_bytes(large, plain) - model_bytes(card, ladder[0]) == 10**10 * (16 - 5) // 8
+    offloaded = MemoryPlan("cuda:0", "bfloat16", Quantisation.GGUF, Offload.MODEL)
+    before, after = (needs(each, Demand(SHAPE), offloaded)[Stage.DENOISE] for each in (large, card))
+    assert before.weights - after.weights == 10**10 * (16 - 5) // 8
+    # The largest layer is widened while it computes.
+    assert after.activations - before.activations == 720_000_000
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda:0"])
+def test_a_cpu_has_them_so_as_well(large: ModelCard, kind: str) -> None:
+    device = cpu(256) if kind == "cpu" else gpu(80)
+    assert fit(packed(large), SHAPE, device).quantisation is Quantisation.GGUF
+    assert fit(large, SHAPE, device).quantisation is Quantisation.NONE
+
+
+def test_a_lora_of_its_own_needs_ram_once_and_the_device_only_beside_packed_weights(large: ModelCard) -> None:
+    on_device = MemoryPlan("cuda:0", "bfloat16")
+
+    def need(card: ModelCard) -> tuple[int, int]:
+        plan = predicted(card, Demand(SHAPE), on_device)
+        return needs(card, Demand(SHAPE), on_device)[Stage.DENOISE].weights, plan.ram_bytes
+
+    (before, ram), (after, more_ram) = need(large), need(with_lora(large, 10**8))
+    assert (after - before, more_ram - ram) == (0, 8 * 10**8)
+    (before, _), (after, _) = need(packed(large)), need(packed(large, lora=10**8))
+    assert after - before == 2 * 10**8

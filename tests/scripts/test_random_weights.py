@@ -41,6 +41,18 @@ def test_loras_are_as_large_as_the_card_says(card: str) -> None:
     assert said == pytest.approx(random_weights.lora_parameters(card), rel=0.01)
 
 
+@pytest.mark.parametrize("card", [card for card in BUILT if CARDS[card].weights.is_packed])
+def test_parts_from_files_are_as_large_as_the_files(card: str) -> None:
+    packed = {name: part for name, part in CARDS[card].weights.components.items() if part.stored is not None}
+    files = random_weights.stored_parts(card)
+    assert packed.keys() == files.keys()
+    for name, (size, layer) in files.items():
+        stored = packed[name].stored
+        assert stored is not None
+        assert stored.layer == layer
+        assert packed[name].params * stored.bits / 8 == pytest.approx(size, rel=0.01)
+
+
 @pytest.mark.parametrize("card", SHIPPED)
 def test_parameters_that_come_with_the_project_are_those_on_the_card(card: str) -> None:
     folder = weights_folder(CARDS[card])

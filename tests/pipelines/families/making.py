@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -90,9 +89,9 @@ def moving_bar(size: FrameSize, frames: int, start: int = 0) -> Frames:
     return clip
 
 
-def random_lora(pipe: Any, denoiser: torch.nn.Module, modules: Iterable[str], folder: Path) -> Path:
+def random_lora(pipe: Any, denoiser: Any, modules: Iterable[str], folder: Path) -> Path:
     """Write a LoRA with random weights for the denoiser, as the pipeline's own trainer would."""
-    adapted: Any = copy.deepcopy(denoiser)
+    adapted: Any = type(denoiser).from_config(denoiser.config)
     adapted.add_adapter(LoraConfig(r=2, target_modules=list(modules)), adapter_name="mine")
     found = get_peft_model_state_dict(adapted, adapter_name="mine")
     layers = {name: torch.randn_like(value) for name, value in found.items()}

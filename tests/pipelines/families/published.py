@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import quantize
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -62,3 +66,47 @@ def wan_lora(denoiser: nn.Module, file: Path, *, alpha: float | None, everywhere
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file)
     return file
+
+
+def wan_gguf(denoiser: nn.Module, file: Path) -> Path:
+    """Write a denoiser of Wan as a GGUF file, as its converters do: layers of blocks in few bits, the rest as it is.
+
+    Layers whose rows are whole blocks of 256 get four bits and random values, since nobody packs such in Python.
+    """
+    writer = GGUFWriter(file, "wan")
+    for name, value in denoiser.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        module = denoiser.get_submodule(layer)
+        key = f"{original_name(layer)}.{kind}" if isinstance(module, nn.Linear) else _original_tensor(name)
+        numbers = value.float().numpy()
+        if not (isinstance(module, nn.Linear) and kind == "weight" and name.startswith("blocks.")):
+            writer.add_tensor(key, numbers)
+        elif numbers.shape[1] % 256 == 0:
+            writer.add_tensor(key, _random_q4_k(numbers.shape), raw_dtype=GGMLQuantizationType.Q4_K)
+        else:
+            writer.add_tensor(key, quantize(numbers, GGMLQuantizationType.Q8_0), raw_dtype=GGMLQuantizationType.Q8_0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _original_tensor(name: str) -> str:
+    """Return what the original code calls a tensor that is of no linear layer."""
+    for ours, theirs in (
+        ("scale_shift_table", "modulation"), (".norm2.", ".norm3."), ("attn1", "self_attn"), ("attn2", "cross_attn"),
+        ("norm_added_k", "norm_k_img"), ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+        ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+    ):  # fmt: skip
+        name = name.replace(ours, theirs)
+    return f"head.{name}" if name == "modulation" else name
+
+
+def _random_q4_k(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return blocks of 144 bytes: two scales in half precision, twelve bytes of smaller ones, and 256 halves of one."""
+    rows, columns = shape
+    blocks = np.random.default_rng(0).integers(0, 256, (rows, columns // 256, 144), dtype=np.uint8)
+    blocks[..., :4] = np.array([2e-4, 1e-3], dtype=np.float16).view(np.uint8)
+    return blocks.reshape(rows, -1)

@@ -33,6 +33,17 @@ def with_loras(card: ModelCard, folder: Path, **changes: object) -> ModelCard:
     return card.model_copy(update={"weights": weights})
 
 
+def sampled(pipe: Any, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
+    """Return the latents of one call of diffusers with the levels of noise that distilled models were taught."""
+    given: dict[str, Any] = {"image": pictures[0]} if pictures else {}
+    if pipe.config.get("boundary_ratio") is not None:
+        given["guidance_scale_2"] = request.guidance_scale_2
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
+    count = pipe.scheduler.set_timesteps
+    pipe.scheduler.set_timesteps = lambda steps, **how: count(steps, sigmas=LEVELS, **how)
+    return pipe(**whole.arguments(request), **given).frames
+
+
 class Distilled(whole.WanContract):
     """Its checkpoint is that of another model, and has LoRAs beside it."""
 
@@ -69,14 +80,7 @@ class Distilled(whole.WanContract):
 
     @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
-        pipe = cls.loaded(folder)
-        given = {"image": pictures[0]} if pictures else {}
-        if pipe.config.get("boundary_ratio") is not None:
-            given["guidance_scale_2"] = request.guidance_scale_2
-        pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=5.0)
-        count = pipe.scheduler.set_timesteps
-        pipe.scheduler.set_timesteps = lambda steps, **how: count(steps, sigmas=LEVELS, **how)
-        return pipe(**whole.arguments(request), **given).frames
+        return sampled(cls.loaded(folder), request, pictures)
 
 
 class TestLightning(Distilled):

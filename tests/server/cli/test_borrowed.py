@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from gguf import GGUFWriter
 
 from pipelines.registry import load_registry
 from server.app import create_app
@@ -139,8 +141,7 @@ def test_a_borrowed_file_that_was_damaged_on_disk_is_seen_and_mended(
     path = next((tmp_path / "hf").glob(f"**/snapshots/*/{LORA_FILE}"))
     blob = path.resolve()
     blob.write_bytes(blob.read_bytes()[:1000])
-    findings = {found["check"]: found for found in map(json.loads, homereel("doctor", "--json").stdout.splitlines())}
-    assert "few_steps.safetensors" in findings["models"]["message"]
+    assert "few_steps.safetensors" in doctored(homereel)["message"]
     assert homereel("pull", LORA).returncode == 0
     assert path.read_bytes() == hub.beside[LORAS][LORA_FILE]
 
@@ -242,3 +243,85 @@ def test_the_api_fetches_what_is_borrowed(
         assert client.get(f"/v1/models/{LORA}").status_code == 200
         refused = client.post(f"/v1/models/{LORA}/pull", json={})
         assert refused.json()["error"]["code"] == "model_installed"
+
+
+def gguf(folder: Path, weights: int = 4) -> bytes:
+    """Return a small GGUF file."""
+    writer = GGUFWriter(folder / "made.gguf", "wan")
+    for index in range(weights):
+        writer.add_tensor(f"blocks.{index}.weight", np.full((8, 32), index, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return (folder / "made.gguf").read_bytes()
+
+
+def test_a_denoiser_in_a_gguf_file_is_all_of_it_that_is_fetched(
+    homereel: Command, hub: Hub, cards: dict[str, Path], tmp_path: Path
+) -> None:
+    hub.beside[PARTS]["Q4/denoiser.gguf"] = gguf(tmp_path)
+    card = yaml.safe_load(cards[SWAPPED].read_text())
+    card["weights"]["borrowed"] = {"transformer": {"repo": PARTS, "file": "Q4/denoiser.gguf"}}
+    cards[SWAPPED].write_text(yaml.safe_dump(card))
+    assert homereel("pull", SWAPPED).returncode == 0
+    there = here(tmp_path)
+    assert "somebody--parts:denoiser.gguf" in there
+    assert not [name for name in there if "-of-00002" in name]
+    assert listed(homereel)[SWAPPED]
+    assert "files whole" in doctored(homereel)["message"]
+
+    blob = next((tmp_path / "hf").glob("**/snapshots/*/Q4/denoiser.gguf")).resolve()
+    blob.write_bytes(blob.read_bytes()[:-100])
+    assert "denoiser.gguf: is no GGUF file, or is cut short" in doctored(homereel)["message"]
+    assert homereel("pull", SWAPPED).returncode == 0
+    assert blob.read_bytes() == hub.beside[PARTS]["Q4/denoiser.gguf"]
+
+
+def doctored(homereel: Command) -> dict[str, Any]:
+    findings = map(json.loads, homereel("doctor", "--json").stdout.splitlines())
+    return next(found for found in findings if found["check"] == "models")
+
+
+def test_gguf_files_become_a_model_like_another(homereel: Command, cards: dict[str, Path], tmp_path: Path) -> None:
+    own = tmp_path / "My-Own-Q4.gguf"
+    own.write_bytes(gguf(tmp_path))
+    card = yaml.safe_load(cards[LORA].read_text())
+    card["weights"].pop("borrowed")
+    card["weights"]["components"]["transformer"]["params"] = 4 * 8 * 32
+    cards[LORA].write_text(yaml.safe_dump(card))
+
+    done = homereel("add", str(own), "--like", LORA, "--json")
+    assert said(done) == {"model": "my-own-q4", "like": LORA}
+    added = yaml.safe_load((tmp_path / "data" / "models" / "my-own-q4.yaml").read_text())["weights"]
+    assert added["borrowed"] == {"transformer": {"path": str(own)}}
+    assert added["repo"] == REPO
+    size = len(own.read_bytes())
+    assert added["components"]["transformer"]["stored"] == {"bits": 8 * size / 1024, "layer": 256}
+    assert homereel("pull", "my-own-q4").returncode == 0
+    assert listed(homereel)["my-own-q4"]
+    assert homereel("rm", "my-own-q4").returncode == 0
+    found = listed(homereel)
+    assert "my-own-q4" not in found
+    assert found[MODEL]
+    assert own.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (("own.gguf",), "say --like"),
+        (("own.gguf", "--like", MODEL), "has 0.00 billion weights; the transformer of wan2.1-t2v-1.3b has 1.42"),
+        (("own.gguf", "own.gguf", "--like", MODEL), "has 1 denoisers"),
+        (("torn.gguf", "--like", MODEL), "is no GGUF file, or is cut short"),
+        (("own.gguf", ".", "--like", MODEL), "give one folder, or GGUF files"),
+    ],
+)
+def test_a_file_that_cannot_be_a_model_says_why(
+    homereel: Command, tmp_path: Path, words: tuple[str, ...], refusal: str
+) -> None:
+    (tmp_path / "own.gguf").write_bytes(gguf(tmp_path))
+    (tmp_path / "torn.gguf").write_bytes(gguf(tmp_path)[:-100])
+    named = [str(tmp_path / word) if word.endswith((".gguf", ".")) and word != MODEL else word for word in words]
+    done = homereel("add", *named)
+    assert (done.returncode, refusal in done.stderr) == (2, True), done.stderr

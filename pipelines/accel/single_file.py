@@ -1,0 +1,45 @@
+"""Denoisers from a single file in the layout of the original code, which a card borrows: GGUF, or safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import GGUFQuantizationConfig
+
+from pipelines.errors import WeightsMissing
+from pipelines.snapshot import GGUF
+
+
+def is_quantised(part: Any) -> bool:
+    """Tell whether a part's weights stay as a file has them until a layer computes."""
+    return getattr(part, "hf_quantizer", None) is not None
+
+
+def load_single(kind: Any, file: Path, config: Path, dtype: torch.dtype) -> Any:
+    """Load a part.
+
+    Args:
+        kind: Its class in diffusers.
+        file: GGUF, whose layers keep their bits and are widened one at a time when they compute; or safetensors.
+        config: Folder of the part in the checkpoint, of which the configuration alone is read.
+        dtype: What it computes in.
+
+    Raises:
+        WeightsMissing: The file cannot be read, or is one of another model.
+    """
+    packed = {"quantization_config": GGUFQuantizationConfig(compute_dtype=dtype)} if file.suffix == GGUF else {}
+    try:
+        part = kind.from_single_file(
+            str(file), config=str(config.parent), subfolder=config.name, dtype=dtype, local_files_only=True, **packed
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Whoever reads files of this format raises whatever goes wrong first in them.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if "meta tensor" in reason:
+            reason = "it lacks weights of this model"
+        raise WeightsMissing(f"{file.name} cannot be used as {config.name}: {reason}") from error
+    return part
