@@ -6,7 +6,7 @@ Source: "Wan: Open and Advanced Large-Scale Video Generative Models", https://ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from diffusers import (
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
@@ -23,7 +24,7 @@ from diffusers import (
 )
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor
 from typing_extensions import override
 
@@ -56,14 +57,23 @@ class Options(BaseModel):
 
     Attributes:
         task: What the checkpoint was trained for: ``text``, ``image`` (it cannot do without one), ``either``, ``vace``.
-        solver: ``unipc``, which the models come with, or ``euler``, which those distilled to a few steps want.
+        solver: ``unipc``, which the models come with, or what those distilled to a few steps were taught: ``euler``, or
+            ``renoise``, which makes the clip anew at every step and adds new noise.
+        timesteps: The thousandths of noise at which ``renoise`` was taught; no other number of steps is possible.
         max_sequence_length: Tokens that the prompt is padded or cut to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     task: Literal["text", "image", "either", "vace"] = "text"
-    solver: Literal["unipc", "euler"] = "unipc"
+    solver: Literal["unipc", "euler", "renoise"] = "unipc"
+    timesteps: tuple[PositiveInt, ...] = ()
     max_sequence_length: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _renoising_needs_levels(self) -> Options:
+        if bool(self.timesteps) != (self.solver == "renoise"):
+            raise ValueError("timesteps and the solver renoise belong together")
+        return self
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,39 @@ class _Euler(FlowMatchEulerDiscreteScheduler):
         steps = num_inference_steps or 0
         super().set_timesteps(steps, *args, sigmas=[1 - step / steps for step in range(steps)], **kwargs)
         self.set_begin_index(0)
+
+    @override
+    def step(self, model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # It gives back what it is given; latents keep their numbers, whatever the denoiser computes in.
+        return super().step(model_output.float(), *args, **kwargs)
+
+
+class _Renoising(FlowMatchLCMScheduler):
+    """Makes the clip anew at every step, and adds new noise up to the next level: what DMD teaches.
+
+    Source: "VSA: Faster Video Diffusion with Trainable Sparse Attention", https://arxiv.org/abs/2505.13389, and
+    https://github.com/hao-ai-lab/FastVideo (timesteps 1000, 757, 522).
+    """
+
+    levels: Sequence[float]
+    noise: torch.Generator
+
+    @classmethod
+    def of(cls, timesteps: Sequence[int], noise: torch.Generator) -> _Renoising:
+        """Return one for these thousandths of noise."""
+        made = cls(shift=1.0)
+        made.levels, made.noise = [step / 1000 for step in timesteps], noise
+        return made
+
+    @override
+    def set_timesteps(self, num_inference_steps: int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(num_inference_steps, *args, sigmas=self.levels, **kwargs)
+        self.set_begin_index(0)
+
+    @override
+    def step(self, model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # Left to itself it would draw from everybody's generator.
+        return super().step(model_output.float(), *args, generator=self.noise, **kwargs)
 
 
 class Pipeline(HostedPipeline[Conditioning, Tensor]):
@@ -175,7 +218,7 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
             return tensors
 
         pipe, given_pictures = self._pipe_for(request, conditioning, given)
-        pipe.scheduler = self._scheduler(request)
+        pipe.scheduler = self._scheduler(request, generator)
         second = {} if pipe.config.get("boundary_ratio") is None else {"guidance_scale_2": request.guidance_scale_2}
         point = Point.thaw(given.state, self._host.plan.device) if given.state else None
         with resumed(pipe, point, generator):
@@ -216,8 +259,10 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
         options = {name: pipe.config[name] for name in ("boundary_ratio", "expand_timesteps")}
         return self._host.sibling(WanImageToVideoPipeline, image_encoder=None, image_processor=None, **options)
 
-    def _scheduler(self, request: GenerationRequest) -> Any:
+    def _scheduler(self, request: GenerationRequest, noise: torch.Generator) -> Any:
         config = self._host.pipe.scheduler.config
+        if self._options.solver == "renoise":
+            return _Renoising.of(self._options.timesteps, noise)
         if self._options.solver == "euler":
             return _Euler(shift=request.flow_shift)
         return _UniPC.from_config(config, flow_shift=request.flow_shift)
@@ -231,7 +276,8 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
         pipe: Any = self._host.pipe
         with self._host.stage("Encoding the source", "vae"):
             clip = self._encoded(given.edited)
-        scheduler = self._scheduler(request)
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        scheduler = self._scheduler(request, generator)
         scheduler.set_timesteps(request.num_inference_steps, device=clip.device)
         away = conditioning.negative if request.negative_prompt and _is_guided(request) else conditioning.source
         boundary = (pipe.config.boundary_ratio or 0.0) if pipe.transformer_2 is not None else 0.0
@@ -250,7 +296,6 @@ class Pipeline(HostedPipeline[Conditioning, Tensor]):
             on_step(Step(step, request.num_inference_steps, partial(self._sketcher.paint, edit, 0.0), snapshot))
 
         levels = [request.source.strength * float(level) for level in scheduler.sigmas]
-        generator = torch.Generator("cpu").manual_seed(request.seed)
         with self._host.stage(f"Denoising {request.shape.size}", "transformer", "transformer_2"):
             course = Course(levels, request.guidance_scale, given.state)
             return edited(clip, predict, course, Noise(generator), step_end)

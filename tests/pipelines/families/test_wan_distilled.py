@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
 from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
-from pipelines.errors import WeightsMissing
+from pipelines.errors import UnsupportedOption, WeightsMissing
 from pipelines.families.wan import Pipeline
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.types import NOTHING_GIVEN, GenerationRequest
@@ -162,3 +162,42 @@ class TestDistilledImage(Distilled):
     alpha = None
     everywhere = True
     base = whole.TestImage
+
+
+class TestRenoised(whole.WanContract):
+    """It is made anew at every step, and gets new noise of the clip's own generator."""
+
+    card = tiny("fastwan2.2-ti2v-5b", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
+
+    @classmethod
+    def parts(cls) -> dict[str, Any]:
+        return {"transformer": whole.transformer(channels=48), "vae": whole.vae_of_5b()}
+
+    @classmethod
+    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
+        pipe = cls.loaded(folder)
+        how = whole.arguments(request)
+        pipe.scheduler = FlowMatchLCMScheduler(shift=1.0)
+        count, step = pipe.scheduler.set_timesteps, pipe.scheduler.step
+        pipe.scheduler.set_timesteps = lambda steps, **to: count(steps, sigmas=[1.0, 0.757, 0.522], **to)
+        pipe.scheduler.step = lambda *args, **to: step(*args, generator=how["generator"], **to)
+        return pipe(**how).frames
+
+    def test_it_was_taught_these_timesteps_alone(self, pipeline: Any, album: Path) -> None:
+        request = self.wish(album)
+        pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, lambda _: None)
+        assert [round(float(t)) for t in pipeline._host.pipe.scheduler.timesteps] == [1000, 757, 522]
+        with pytest.raises(UnsupportedOption, match="num_inference_steps must be 3"):
+            self.wish(album, num_inference_steps=4)
+
+    @pytest.mark.parametrize("solver", ["euler", "renoise"])
+    def test_latents_keep_their_numbers_whatever_is_computed_in(
+        self, checkpoint: Path, album: Path, solver: str
+    ) -> None:
+        options = self.card.options | ({"solver": solver, "timesteps": ()} if solver == "euler" else {})
+        card = self.card.model_copy(update={"options": options})
+        loaded: Any = Pipeline.load(card, checkpoint, MemoryPlan("cpu", "bfloat16"))
+        latents = self.latents(loaded, self.wish(album))
+        assert latents.dtype == torch.float32
+        assert not torch.equal(latents, latents.bfloat16().float())
+        loaded.close()
