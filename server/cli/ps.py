@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Column, Table
 
+from pipelines.needs import GIB
 from server.cli.local import connected
 from server.cli.outcome import Outcome
 from server.cli.progress import clock, describe
@@ -62,7 +63,8 @@ def _worker_table(workers: list[Worker]) -> Table:
 def _free(worker: Worker) -> str:
     if worker.memory_free_mb is None or worker.memory_total_mb is None:
         return ""
-    return f"{worker.memory_free_mb / 1000:.1f} of {worker.memory_total_mb / 1000:.1f} GB"
+    free, total = (size * 1e6 / GIB for size in (worker.memory_free_mb, worker.memory_total_mb))
+    return f"{free:.1f} of {total:.1f} GiB"
 
 
 def _unloads(at: int | None) -> str:

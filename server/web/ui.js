@@ -34,7 +34,8 @@ export function Menu({ label, icon, kind = '', children, up }) {
       const details = place.current;
       if (!details?.open) return;
       if (event instanceof KeyboardEvent ? event.key === 'Escape' : !details.contains(/** @type {Node} */ (event.target))) {
-        if (event instanceof KeyboardEvent) event.stopPropagation();
+        // The dialog that it is in would close with it.
+        if (event instanceof KeyboardEvent) { event.stopPropagation(); event.preventDefault(); details.querySelector('summary')?.focus(); }
         details.open = false;
       }
     };

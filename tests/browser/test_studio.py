@@ -383,3 +383,16 @@ def test_of_a_long_prompt_the_beginning_is_shown(open_page: OpenPage, api: httpx
         heights.append(prompt.evaluate("it => it.clientHeight"))
     assert heights[0] == heights[2] < 150 < heights[1]
     assert serious(page) == []
+
+
+def test_what_opens_on_a_phone_stays_on_it(open_page: OpenPage, made: list[str]) -> None:
+    page = open_page(f"#/gallery/{made[0]}", size=PHONE)
+    for name in ("Download", "Copy as"):
+        page.locator("summary").filter(has_text=name).click()
+        for item in page.locator("details[open] .menu-list button").all():
+            expect(item).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Select").first.click()
+    page.locator(".picked").get_by_role("button", name="Delete").click()
+    assert page.get_by_role("dialog").evaluate("it => it.scrollWidth <= it.clientWidth")

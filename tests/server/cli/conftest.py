@@ -64,7 +64,7 @@ class Stage:
     def announce(self) -> None:
         now = time.time()
         models = (LoadedModel("homereel-mini", "float32, all on the device", 49_000_000, now + 90),)
-        memory = DeviceMemory("a CPU", 16_000_000_000, 9_000_000_000)
+        memory = DeviceMemory("a CPU", 16 * 2**30, 8 * 2**30)
         self.store.announce(WorkerInfo(WORKER, "cpu", 1, "homereel-mini", None, now, models=models, memory=memory))
 
     def _finish_all(self) -> None:

@@ -52,7 +52,7 @@ def test_ps_shows_workers_and_open_videos_in_their_order(stage: Stage, homereel:
     assert [worker["device"] for worker in shown["workers"]] == ["cpu"]
     assert [video["id"] for video in shown["videos"]] == [first.id, second.id]
     _, table, _ = homereel("ps")
-    assert re.search(r"cpu +idle +9\.0 of 16\.0 GB +homereel-mini +float32, all on the device +in 1:\d\d", table)
+    assert re.search(r"cpu +idle +8\.0 of 16\.0 GiB +homereel-mini +float32, all on the device +in 1:\d\d", table)
     assert done.id not in table
     assert "[bold]first" in table
     assert first.id in table
