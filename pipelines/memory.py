@@ -37,6 +37,9 @@ class Memory(BaseModel):
     batched_guidance: bool = Field(
         default=False, description="Whether guidance runs both predictions at once, which doubles the tokens."
     )
+    refining_is_guided: bool = Field(
+        default=True, description="Whether the second stage of sizes that are made in two is guided as the first is."
+    )
     connect_bytes: NonNegativeInt = Field(
         default=0,
         description="Bytes that making of words what the denoiser reads needs, for each prediction.",

@@ -14,7 +14,7 @@ from pipelines.card import ModelCard
 from pipelines.memory import BYTES
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Stage, VideoShape
-from pipelines.weights import Component
+from pipelines.weights import Component, OwnLora
 from pipelines.wish import Wish
 
 GIB = 2**30
@@ -112,8 +112,7 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     shape = window_of(card, demand.shape)
     wide = 2 if plan.dtype == "float32" else 1
     vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide
-    tokens = card.shape.tokens(shape) * (2 if demand.guided and card.memory.batched_guidance else 1)
-    sampling = int(tokens * card.memory.token_cost(_largest(card)) * wide)
+    sampling = int(_tokens(card, demand) * card.memory.token_cost(_largest(card)) * wide)
     picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
     text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
@@ -128,6 +127,16 @@ def _widening(card: ModelCard) -> int:
     """Return what a layer of a file's own numbers takes beside its weights while it computes."""
     layers = (part.stored.layer for part in card.weights.components.values() if part.stored is not None)
     return int(_WIDENING_BYTES * max(layers, default=0))
+
+
+def _tokens(card: ModelCard, demand: Demand) -> int:
+    """Return how many tokens the denoiser sees at once at most."""
+    shape = window_of(card, demand.shape)
+    first = card.shape.first_stage(shape)
+    predictions = 2 if demand.guided and card.memory.batched_guidance else 1
+    if first == shape or card.memory.refining_is_guided:
+        return card.shape.tokens(shape) * predictions
+    return max(card.shape.tokens(shape), card.shape.tokens(first) * predictions)
 
 
 def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
@@ -171,14 +180,16 @@ def held(card: ModelCard, plan: MemoryPlan) -> Held:
 def predicted(card: ModelCard, demand: Demand, plan: MemoryPlan) -> MemoryPlan:
     """Return the plan with what it needs."""
     peaks = {stage: need.reserved for stage, need in needs(card, demand, plan).items()}
-    ram = _ram(card, plan) if plan.device.startswith("cuda") else max(peaks.values())
+    at_once = card.shape.first_stage(demand.shape) == demand.shape
+    beside = 0 if at_once else _refining(card, plan)
+    ram = _ram(card, plan, beside) if plan.device.startswith("cuda") else max(peaks.values())
     moved = _denoisers(card) if plan.offload is Offload.DISK else {}
     disk = sum(size for name, size in parts_bytes(card, plan).items() if name in moved)
     return replace(plan, peak_bytes=peaks, ram_bytes=ram, disk_bytes=disk)
 
 
-def _ram(card: ModelCard, plan: MemoryPlan) -> int:
-    """Return the highest memory of the process beside a GPU, which is when the model is loaded.
+def _ram(card: ModelCard, plan: MemoryPlan, beside: int) -> int:
+    """Return the highest memory of the process beside a GPU: when the model is loaded, or when so much comes to it.
 
     Denoisers come one after the other, and each goes where it is to be before the next one; all the rest follows.
     """
@@ -187,12 +198,22 @@ def _ram(card: ModelCard, plan: MemoryPlan) -> int:
     stays = {name: sizes[name] if _in_ram(name, plan) else 0 for name in denoisers}
     passing = max((plain[name] + _fusing(card, name) - stays[name] for name in denoisers), default=0)
     rest = sum(size for name, size in sizes.items() if name not in denoisers)
-    return PROCESS_BYTES + sum(stays.values()) + max(passing, rest)
+    loading, working = sum(stays.values()) + max(passing, rest), held(card, plan).ram + beside
+    return PROCESS_BYTES + max(loading, working)
 
 
 def _fusing(card: ModelCard, name: str) -> int:
     """Return what a denoiser's own LoRAs take beside it while it is loaded: one at a time."""
-    return max((_FUSING_BYTES * lora.params for lora in card.weights.loras if lora.part == name), default=0)
+    return max((_FUSING_BYTES * lora.params for lora in _own(card, refine=False) if lora.part == name), default=0)
+
+
+def _refining(card: ModelCard, plan: MemoryPlan) -> int:
+    """Return what the LoRAs of a second stage take."""
+    return sum(lora.params * BYTES[plan.dtype] for lora in _own(card, refine=True))
+
+
+def _own(card: ModelCard, *, refine: bool) -> list[OwnLora]:
+    return [lora for lora in card.weights.loras if lora.refines == refine]
 
 
 def _in_ram(name: str, plan: MemoryPlan) -> bool:
@@ -206,13 +227,15 @@ def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage)
     """Return the bytes of the weights that are on the device in a stage."""
     here = parts_at(card, demand, plan, stage)
     size = {name: there for name, there in parts_bytes(card, plan).items() if name in here}
+    at_once = card.shape.first_stage(demand.shape) == demand.shape
+    refining = 0 if at_once or stage is not Stage.DENOISE else _refining(card, plan)
     if plan.offload is Offload.NONE:
-        return sum(size.values())
+        return sum(size.values()) + refining
     denoisers = [size[name] for name in here if _is_denoiser(name)]
     words = sum(size[name] for name in here if is_text_encoder(name))
     others = sum(size[name] for name in here if not _is_denoiser(name) and not is_text_encoder(name))
     # Words are encoded first, and what connects them comes when their encoder has gone.
-    return max(words, others) + _at_hand(card, plan, max(denoisers, default=0))
+    return max(words, others) + _at_hand(card, plan, max(denoisers, default=0)) + refining
 
 
 def parts_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage) -> Collection[str]:

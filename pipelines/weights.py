@@ -58,13 +58,17 @@ class Borrowed(BaseModel):
 
 
 class OwnLora(BaseModel):
-    """A LoRA that belongs to a model: it is put into a denoiser's weights for good when that is loaded."""
+    """A LoRA that belongs to a model: it is put into a denoiser's weights for good when that is loaded.
+
+    One that refines comes and goes beside the weights, since the first stage of a clip is made without it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     borrowed: str = Field(description="The name under which its file is borrowed.")
     part: str = Field(default="transformer", description="The denoiser that it changes.")
     weight: float = Field(default=1.0, description="How strongly.")
     params: PositiveInt = Field(description="Parameters, counted from its rank and what it changes.")
+    refines: bool = Field(default=False, description="Whether it is for the second stage of two alone.")
 
 
 class Weights(BaseModel):

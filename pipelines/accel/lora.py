@@ -37,7 +37,7 @@ def add_own(kind: Any, card: ModelCard, name: str, part: Any) -> None:
         WeightsMissing: A LoRA is not on this machine, cannot be read, or is one of another model.
     """
     for lora in card.weights.loras:
-        if lora.part != name:
+        if lora.part != name or lora.refines:
             continue
         file = borrowed(card, lora.borrowed)
         stays = is_quantised(part)
@@ -64,6 +64,16 @@ def _weighted(layers: Mapping[str, Tensor], weight: float, dtype: torch.dtype) -
         name: (value * weight if ".lora_B." in name else value).to(dtype) if value.is_floating_point() else value
         for name, value in layers.items()
     }
+
+
+def refining(card: ModelCard) -> list[Lora]:
+    """Return what a card has in its denoiser for the second stage of a clip, and not for the first.
+
+    Raises:
+        WeightsMissing: It is not on this machine.
+    """
+    wanted = [lora for lora in card.weights.loras if lora.refines]
+    return [Lora(lora.borrowed, borrowed(card, lora.borrowed), lora.weight) for lora in wanted]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipelines.accel.host import Host
-from pipelines.accel.lora import loras
+from pipelines.accel.lora import loras, refining
 from pipelines.accel.pixels import encoded, finite, frames_of
 from pipelines.accel.refining import Pass, Refinement, begun, doubled, load_host
 from pipelines.accel.resume import Point, resumed
@@ -151,7 +151,7 @@ class Pipeline(SoundingPipeline[Conditioning]):
         parts += ["vae"] if request.conditions or given.before is not None else []
         parts += [UPSAMPLER] if request.refine_steps else []
         stage = self._host.stage(f"Denoising {request.shape.size}", *parts)
-        with stage, loras(self._host.pipe, request.loras):
+        with stage:
             made = self._sample(request, conditioning, given, on_step)
         return Made(finite(made.video), finite(made.audio))
 
@@ -236,8 +236,10 @@ class Pipeline(SoundingPipeline[Conditioning]):
             words |= {f"negative_{name}": value for name, value in words.items()}
         else:
             told = tuple(each[-1:] for each in told)
+        added = [*request.loras, *(refining(self._host.card) if run.before else ())]
         answered = _answered(pipe.connectors, told)
-        with answered, resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True):
+        going_on = resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True)
+        with loras(self._host.pipe, added), answered, going_on:
             made = pipe(
                 **words,
                 **run.arguments,

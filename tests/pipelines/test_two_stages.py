@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from pipelines.card import ModelCard, Sampling, Wish
 from pipelines.fitting import rungs
 from pipelines.media import asked
-from pipelines.needs import UPSAMPLER, Demand, needs
+from pipelines.memory import Memory
+from pipelines.needs import PROCESS_BYTES, UPSAMPLER, Demand, held, needs, predicted
 from pipelines.plan import Device, MemoryPlan, Offload, numbers_of
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import SourceClip, Stage, VideoShape
-from pipelines.weights import Component, Weights
+from pipelines.weights import Borrowed, Component, OwnLora, Weights
 
 SMALL, LARGE = FrameSize(width=768, height=512), FrameSize(width=1536, height=1024, stages=2)
 RULES: dict[str, Any] = {
@@ -131,3 +132,37 @@ def test_what_doubles_latents_is_on_the_device_for_those_who_need_it(
         demand = Demand(VideoShape(97, size.height, size.width, 24))
         weights = [needs(each, demand, plan)[Stage.DENOISE].weights for each in (card, without)]
         assert weights[0] - weights[1] == (2 * 10**9 if is_there else 0)
+
+
+@pytest.mark.parametrize(
+    ("guided", "refining_is_guided", "most"), [(True, True, 2 * 16), (True, False, 16), (False, True, 16)]
+)
+def test_a_second_stage_without_guidance_needs_no_room_for_it(
+    card: ModelCard, *, guided: bool, refining_is_guided: bool, most: int
+) -> None:
+    memory = Memory(token_bytes=1000, batched_guidance=True, refining_is_guided=refining_is_guided)
+    guiding = card.model_copy(update={"memory": memory})
+    demand = Demand(VideoShape(81, 1024, 1536, 24), guided)
+    tokens = 11 * 48 * most * 2
+    assert needs(guiding, demand, MemoryPlan("cuda:0", "bfloat16"))[Stage.DENOISE].activations == 1000 * tokens
+    # Of a size that is made at once, all steps are alike.
+    small = replace(demand, shape=VideoShape(81, 512, 768, 24))
+    alike = needs(guiding, small, MemoryPlan("cuda:0", "bfloat16"))[Stage.DENOISE].activations
+    assert alike == 1000 * 11 * 24 * 16 * (2 if guided else 1)
+
+
+@pytest.mark.parametrize("offload", [Offload.NONE, Offload.MODEL, Offload.GROUP])
+def test_a_lora_of_the_second_stage_counts_where_there_is_one(card: ModelCard, offload: Offload) -> None:
+    lora = OwnLora(borrowed="lora", params=4 * 10**9, refines=True)
+    weights = card.weights.model_copy(update={"loras": (lora,), "borrowed": {"lora": Borrowed(path=Path("a"))}})
+    refined = card.model_copy(update={"weights": weights})
+    plan = MemoryPlan("cuda:0", "bfloat16", offload=offload)
+    for size, more in ((SMALL, 0), (LARGE, 8 * 10**9)):
+        demand = Demand(VideoShape(97, size.height, size.width, 24))
+        with_it, without = (needs(each, demand, plan) for each in (refined, card))
+        assert with_it[Stage.DENOISE].weights - without[Stage.DENOISE].weights == more
+        assert with_it[Stage.DECODE] == without[Stage.DECODE]
+    ram = [predicted(each, demand, plan).ram_bytes for each in (refined, card)]
+    # Its file is read while all the rest that is not on the device is there.
+    assert ram[0] >= ram[1]
+    assert ram[0] >= PROCESS_BYTES + held(card, plan).ram + 8 * 10**9

@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTX2LatentUpsamplePipeline
 from diffusers.pipelines.ltx2 import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES
 from PIL import Image
 
-from pipelines.registry import load_registry
+from pipelines.card import ModelCard
 from pipelines.types import GenerationRequest, Given
+from pipelines.weights import Borrowed
 from tests.pipelines.families.contract import fit, tiny
-from tests.pipelines.families.making import equal
+from tests.pipelines.families.making import equal, random_lora
 from tests.pipelines.families.test_ltx2 import FRAMES, TOKENS, Ltx2Contract
 from tests.pipelines.families.two_stages import TwoStageContract
 
@@ -23,6 +25,10 @@ UNGUIDED = {
     for stream in ("", "audio_")
     for name, value in (("guidance_scale", 1.0), ("stg_scale", 0.0), ("modality_scale", 1.0), ("guidance_rescale", 0.0))
 }
+
+
+def _adapted(denoiser: torch.nn.Module) -> list[str]:
+    return [name for name, _ in denoiser.named_modules() if "lora" in name]
 
 
 class TwoStages(TwoStageContract, Ltx2Contract):
@@ -42,6 +48,7 @@ class TwoStages(TwoStageContract, Ltx2Contract):
         pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
             pipe.scheduler.config, use_dynamic_shifting=False, shift_terminal=None
         )
+        cls.refine_with(pipe, folder)
         arguments |= UNGUIDED | {
             "num_inference_steps": 3,
             "sigmas": STAGE_2_DISTILLED_SIGMA_VALUES,
@@ -49,6 +56,10 @@ class TwoStages(TwoStageContract, Ltx2Contract):
         }
         made: Any = pipe(**arguments, width=width, height=height, latents=latents, audio_latents=small.audio)
         return [made.frames, made.audio]
+
+    @classmethod
+    def refine_with(cls, pipe: Any, folder: Path) -> None:
+        """Put in what the second stage has and the first has not."""
 
     @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image], **more: Any) -> Any:
@@ -71,13 +82,41 @@ class TwoStages(TwoStageContract, Ltx2Contract):
 
 
 class TestFull(TwoStages):
-    """The first stage guided in every way there is, the second in none."""
+    """The first stage guided in every way there is, the second in none but distilled by a LoRA."""
 
-    _sampling = load_registry().cards["ltx-2.3"].sampling.model_copy(update={"refine_steps": 3})
-    card = tiny("ltx-2.3", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS, stg_blocks=(1,)).model_copy(
-        update={"sampling": _sampling}
-    )
+    card = tiny("ltx-2.3", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS, stg_blocks=(1,))
     passes = 3
+
+    @classmethod
+    def build(cls, folder: Path) -> None:
+        super().build(folder)
+        pipe = cls.loaded(folder)
+        random_lora(pipe, pipe.transformer, cls.lora_modules, folder / "lora")
+
+    @classmethod
+    def here(cls, checkpoint: Path) -> ModelCard:
+        card = super().here(checkpoint)
+        (lora,) = card.weights.loras
+        borrowed = {
+            lora.borrowed: Borrowed(path=checkpoint / "lora" / "pytorch_lora_weights.safetensors"),
+            **card.weights.borrowed,
+        }
+        return card.model_copy(update={"weights": card.weights.model_copy(update={"borrowed": borrowed})})
+
+    @classmethod
+    def refine_with(cls, pipe: Any, folder: Path) -> None:
+        pipe.load_lora_weights(folder / "lora", adapter_name="stage_2_distilled")
+        pipe.set_adapters("stage_2_distilled", 1.0)
+
+    def test_the_lora_of_the_second_stage_is_in_it_alone_and_leaves_no_trace(self, pipeline: Any, album: Path) -> None:
+        adapted: list[bool] = []
+        denoiser = self.denoiser(pipeline)
+        watch = denoiser.register_forward_pre_hook(lambda *_: adapted.append(bool(_adapted(denoiser))))
+        request = self.wish(album)
+        self.latents(pipeline, request)
+        watch.remove()
+        assert adapted == [False] * self.passes * request.num_inference_steps + [True] * request.refine_steps
+        assert not _adapted(denoiser)
 
 
 class TestDistilled(TwoStages):
