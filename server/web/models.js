@@ -23,9 +23,9 @@ function Fit({ model }) {
     ${it.warnings.length > 0 && html`<div><dt>But</dt><dd>${it.warnings.join('; ')}</dd></div>`}`;
 }
 
-/** @param {{model: Model, done: () => void}} props How a model comes here, while it does and before. */
-function Pull({ model, done }) {
-  const state = useSignal(model.pull), agreed = useSignal(false), busy = useSignal(false);
+/** @param {{model: Model, state: import('@preact/signals').Signal<ModelPull | null>, done: () => void}} props How a model comes here, while it does and before. */
+function Pull({ model, state, done }) {
+  const agreed = useSignal(false), busy = useSignal(false);
   const path = `/v1/models/${model.card}/pull`, it = state.value, comes = it?.status === 'in_progress';
   const asks = model.gated || model.licence_limit || model.licence_excludes.length > 0;
   useEffect(() => {
@@ -65,7 +65,8 @@ const Vram = ({ model }) => {
 /** @param {{model: Model, names: string[], done: () => void}} props */
 function Entry({ model, names, done }) {
   const isOpen = useSignal(model.pull?.status === 'in_progress' || model.pull?.status === 'failed');
-  const asks = conditions(model);
+  const asks = conditions(model), state = useSignal(model.pull);
+  const place = model.installed ? 'installed' : state.value?.status === 'in_progress' ? 'on its way' : 'not here';
   return html`
     <article class="model"><details open=${isOpen.value} onToggle=${(/** @type {any} */ event) => { isOpen.value = event.currentTarget.open; }}>
       <summary>
@@ -73,7 +74,7 @@ function Entry({ model, names, done }) {
         <span class="model-size">${times(model.sizes[0] ?? '')}${model.sizes.length > 1 ? ' …' : ''}</span>
         <${Vram} model=${model} />
         <span class="model-licence">${asks.length > 0 && html`<${Icon} name=${model.gated ? 'lock' : 'info'} size=${15} />`}<span title=${model.licence}>${model.licence}</span>${asks.length > 0 && html`<span class="hidden"> with conditions</span>`}</span>
-        <span class=${`badge ${model.installed ? 'good' : ''}`}>${model.installed ? 'installed' : 'not here'}</span>
+        <span class=${`badge ${model.installed ? 'good' : ''}`}>${place}</span>
       </summary>
       ${isOpen.value && html`<div class="model-more">
         <p>${model.description}</p>
@@ -87,7 +88,7 @@ function Entry({ model, names, done }) {
           <div><dt>Name</dt><dd>${[model.card, ...names].join(', ')}</dd></div>
         </dl>
         ${[model.licence_note, ...asks].filter(Boolean).map((note) => html`<p class="note" key=${note}>${note}</p>`)}
-        ${!model.installed && html`<${Pull} model=${model} done=${done} />`}</div>`}
+        ${!model.installed && html`<${Pull} model=${model} state=${state} done=${done} />`}</div>`}
     </details></article>`;
 }
 

@@ -6,7 +6,7 @@ import re
 
 import httpx2
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage, serious
 
@@ -66,6 +66,28 @@ def test_another_view_begins_at_its_top(open_page: OpenPage) -> None:
     page.get_by_role("link", name="Library").click()
     expect(page.get_by_role("heading", name="Library")).to_be_in_viewport()
     assert page.evaluate("scrollY") == 0
+
+
+def test_a_model_on_its_way_stands_open_and_says_how_far_it_is(open_page: OpenPage) -> None:
+    name, there = "wan2.1-t2v-14b", {"status": "in_progress", "bytes_done": 3e9, "bytes_total": 40e9, "error": None}
+
+    def begun(route: Route) -> None:
+        answer = route.fetch()
+        models = answer.json()
+        next(model for model in models["data"] if model["id"] == name)["pull"] = there
+        route.fulfill(response=answer, json=models)
+
+    page = open_page("#/create")
+    page.route("**/v1/models?all=true", begun)
+    page.route(f"**/v1/models/{name}/pull", lambda route: route.fulfill(json=there))
+    page.get_by_role("link", name="Models").click()
+    card = entry(page, "Wan 2.1 T2V 14B")
+    expect(card.get_by_text("on its way")).to_be_visible()
+    expect(card.get_by_text("3.0 GB of 40.0 GB")).to_be_visible()
+    expect(card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "8")
+    there["status"] = "cancelled"
+    expect(card.get_by_text("not here")).to_be_visible()
+    expect(card.get_by_role("button", name="Go on")).to_be_visible()
 
 
 def test_a_model_is_fetched_from_the_page(open_page: OpenPage) -> None:
