@@ -143,7 +143,7 @@ def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
     """Return what a part's weights take under a plan."""
     if part.stored is not None:
         return int(part.params * part.stored.bits / 8)
-    if _is_denoiser(name) and plan.quantisation in (Quantisation.FP8, Quantisation.INT8):
+    if is_denoiser(name) and plan.quantisation in (Quantisation.FP8, Quantisation.INT8):
         return int(part.params * _PACKED_BYTES)
     # Nothing computes in fewer bytes than the plan's.
     own: DType = plan.dtype if part.dtype is None or plan.dtype == "float32" else part.dtype
@@ -218,7 +218,7 @@ def _own(card: ModelCard, *, refine: bool) -> list[OwnLora]:
 
 def _in_ram(name: str, plan: MemoryPlan) -> bool:
     """Tell whether a part is in the machine's memory while it has nothing to do."""
-    if _is_denoiser(name):
+    if is_denoiser(name):
         return plan.offload not in (Offload.NONE, Offload.DISK)
     return plan.offload is not Offload.NONE or (plan.text_encoder_on_cpu and is_text_encoder(name))
 
@@ -231,9 +231,9 @@ def _weights_at(card: ModelCard, demand: Demand, plan: MemoryPlan, stage: Stage)
     refining = 0 if at_once or stage is not Stage.DENOISE else _refining(card, plan)
     if plan.offload is Offload.NONE:
         return sum(size.values()) + refining
-    denoisers = [size[name] for name in here if _is_denoiser(name)]
+    denoisers = [size[name] for name in here if is_denoiser(name)]
     words = sum(size[name] for name in here if is_text_encoder(name))
-    others = sum(size[name] for name in here if not _is_denoiser(name) and not is_text_encoder(name))
+    others = sum(size[name] for name in here if not is_denoiser(name) and not is_text_encoder(name))
     # Words are encoded first, and what connects them comes when their encoder has gone.
     return max(words, others) + _at_hand(card, plan, max(denoisers, default=0)) + refining
 
@@ -271,8 +271,8 @@ def window_of(card: ModelCard, shape: VideoShape) -> VideoShape:
     return shape._replace(frames=min(shape.frames, card.shape.max_frames))
 
 
-def _is_denoiser(name: str) -> bool:
-    # The names under which diffusers keeps whatever runs at every step.
+def is_denoiser(name: str) -> bool:
+    """Tell by its name whether a part runs at every step: diffusers keeps all that do under such names."""
     return name.startswith("transformer")
 
 
@@ -282,7 +282,7 @@ def is_text_encoder(name: str) -> bool:
 
 
 def _denoisers(card: ModelCard) -> dict[str, Component]:
-    return {name: part for name, part in card.weights.components.items() if _is_denoiser(name)}
+    return {name: part for name, part in card.weights.components.items() if is_denoiser(name)}
 
 
 def _largest(card: ModelCard) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import snapshot
 from pipelines.card import ModelCard
+from pipelines.needs import UPSAMPLER, is_denoiser
 from server.cli.models import keep, registry
 from server.cli.outcome import Failure, Outcome
 
@@ -51,12 +52,14 @@ def run(options: Namespace) -> int:
     like = cards[options.like] if options.like else _alike(paths[0], cards)
     now = datetime.now(UTC)
     raw: dict[str, Any] = like.model_dump(mode="json", exclude_defaults=True)
+    if not is_packed:
+        raw = _in_folder(raw, paths[0], now)
     raw |= {
         "id": name,
         "name": name,
         "description": f"{paths[0].name}, added by hand; made like {like.id}.",
         "created": int(now.timestamp()),
-        "weights": _packed(raw["weights"], like, paths) if is_packed else _in_folder(raw["weights"], paths[0], now),
+        "weights": _packed(raw["weights"], like, paths) if is_packed else raw["weights"],
         "licence": {"id": "unknown", "url": str(like.licence.url), "note": "that of the weights that were added"},
     }
     try:
@@ -73,14 +76,36 @@ def _stem(path: Path) -> str:
     return path.stem if path.suffix == snapshot.GGUF else path.name
 
 
-def _in_folder(weights: Mapping[str, Any], folder: Path, now: datetime) -> dict[str, Any]:
-    kept = {key: value for key, value in weights.items() if key not in ("repo", "package")}
-    return kept | {"folder": str(folder), "revision": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+def _in_folder(raw: Mapping[str, Any], folder: Path, now: datetime) -> dict[str, Any]:
+    """Return a card's content for a checkpoint in a folder: its place, and how large its parts are."""
+    if not (folder / UPSAMPLER).is_dir() or any(lora.get("refines") for lora in raw["weights"].get("loras", ())):
+        raw = _in_one_stage(raw)
+    weights: dict[str, Any] = {key: value for key, value in raw["weights"].items() if key not in ("repo", "package")}
+    borrowed: dict[str, Any] = weights.get("borrowed", {})
+    if UPSAMPLER in borrowed:
+        borrowed[UPSAMPLER] = {"path": str(folder / UPSAMPLER)}
+    for name, part in weights.get("components", {}).items():
+        part["params"] = _parameters(folder / name) or part["params"]
+    return {**raw, "weights": weights | {"folder": str(folder), "revision": now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+
+
+def _in_one_stage(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card's content without the sizes that are made in two stages, and without what only these need."""
+    shape, sampling, weights = dict(raw["shape"]), dict(raw["sampling"]), dict(raw["weights"])
+    shape["sizes"] = [size for size in shape["sizes"] if size.get("stages", 1) == 1]
+    if len(shape["sizes"]) in (0, len(raw["shape"]["sizes"])):
+        return dict(raw)
+    del sampling["refine_steps"]
+    needless = {UPSAMPLER, *(lora["borrowed"] for lora in weights.get("loras", ()) if lora.get("refines"))}
+    weights["loras"] = [lora for lora in weights.get("loras", ()) if not lora.get("refines")]
+    for key in ("components", "borrowed"):
+        weights[key] = {name: part for name, part in weights.get(key, {}).items() if name not in needless}
+    return {**raw, "shape": shape, "sampling": sampling, "weights": weights}
 
 
 def _packed(weights: Mapping[str, Any], like: ModelCard, files: list[Path]) -> dict[str, Any]:
     """Return the weights of a card whose denoisers are in GGUF files, and all else where it was."""
-    names = sorted(name for name, part in like.weights.components.items() if part.stage == "denoise")
+    names = sorted(name for name in like.weights.components if is_denoiser(name))
     if len(files) != len(names):
         raise Failure(f"{like.id} has {len(names)} denoisers; give a file for each", Outcome.MISUSED)
     components, borrowed = dict(weights["components"]), dict(weights.get("borrowed", {}))
@@ -127,8 +152,7 @@ def _alike(folder: Path, cards: Mapping[str, ModelCard]) -> ModelCard:
     alike = [
         card
         for card in cards.values()
-        # A checkpoint is whole by itself; what a card borrows would be put on top of it.
-        if card.weights.layout == layout and "transformer" in card.weights.components and not card.weights.borrowed
+        if card.weights.layout == layout and "transformer" in card.weights.components and _is_whole(card)
     ]
     if not alike:
         known = sorted({card.weights.layout for card in cards.values() if card.weights.layout})
@@ -137,6 +161,12 @@ def _alike(folder: Path, cards: Mapping[str, ModelCard]) -> ModelCard:
         )
     count = _parameters(folder / "transformer")
     return min(alike, key=lambda card: abs(card.weights.components["transformer"].params - count))
+
+
+def _is_whole(card: ModelCard) -> bool:
+    """Tell whether a checkpoint like a card's can do without what the card borrows: that would be put on top of it."""
+    raw = card.model_dump(mode="json", exclude_defaults=True)
+    return not _in_one_stage(raw)["weights"].get("borrowed")
 
 
 def _parameters(part: Path) -> int:

@@ -306,6 +306,36 @@ def test_a_folder_becomes_a_model_and_is_left_alone_when_it_goes(homereel: Comma
     assert "my-own" not in homereel("list").stdout
 
 
+@pytest.mark.parametrize("has_upsampler", [False, True])
+def test_a_folder_is_made_in_two_stages_where_it_has_what_that_takes(
+    homereel: Command, tmp_path: Path, has_upsampler: bool
+) -> None:
+    files = {name: bytes_ for name, bytes_ in checkpoint().items() if name in NEEDED}
+    files["model_index.json"] = files["model_index.json"].replace(b"WanPipeline", b"LTX2Pipeline")
+    if has_upsampler:
+        files |= {"latent_upsampler/config.json": b"{}", "latent_upsampler/model.safetensors": content(3)}
+    folder = write(tmp_path / "own", files)
+    assert homereel("add", str(folder), "--like", "ltx-2-distilled").returncode == 0
+    assert listed(homereel)["own"]
+    card = yaml.safe_load((tmp_path / "data" / "models" / "own.yaml").read_text())
+    weights = card["weights"]
+    # As many as there are, and not as the model has that it is like.
+    assert weights["components"]["transformer"]["params"] == 2 * WEIGHTS // 4
+    assert any(size.get("stages") == 2 for size in card["shape"]["sizes"]) == has_upsampler
+    assert ("refine_steps" in card["sampling"]) == ("latent_upsampler" in weights["components"]) == has_upsampler
+    expected = {"latent_upsampler": {"path": str(folder / "latent_upsampler")}} if has_upsampler else {}
+    assert weights.get("borrowed", {}) == expected
+
+
+def test_what_a_folder_is_like_is_found_out_where_the_model_borrows_for_large_sizes_alone(
+    homereel: Command, tmp_path: Path
+) -> None:
+    files = {name: bytes_ for name, bytes_ in checkpoint().items() if name in NEEDED}
+    files["model_index.json"] = files["model_index.json"].replace(b"WanPipeline", b"LTX2Pipeline")
+    done = homereel("add", str(write(tmp_path / "own", files)), "--json")
+    assert json.loads(done.stdout)["like"].startswith("ltx-2")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
