@@ -83,6 +83,9 @@ class ModelCard(BaseModel):
         default=frozenset(), description="Pictures without which the model makes nothing."
     )
     max_references: NonNegativeInt = Field(default=0, description="How many given characters a clip can show.")
+    max_reference_clips: NonNegativeInt = Field(
+        default=0, description="Of how many of them the model looks at a clip and its sound, not at a picture alone."
+    )
     created: PositiveInt = Field(description="Unix time of the weights' publication.")
     options: dict[str, JsonValue] = Field(default_factory=dict, description="What only the family understands.")
 
@@ -142,7 +145,7 @@ class ModelCard(BaseModel):
             sound=self._sound(wish, windows, warnings),
             conditions=tuple(c if c.frame >= 0 else replace(c, frame=made - 1) for c in wish.conditions),
             source=wish.source and replace(wish.source, strength=self._strength(wish.strength)),
-            references=wish.references,
+            references=self._references(wish),
             loras=self._loras(wish.loras),
             windows=windows if wish.source or len(windows) > 1 else (),
         )
@@ -273,6 +276,10 @@ class ModelCard(BaseModel):
                 f"at a time; {len(references)} were given.",
                 param="characters",
             )
+
+    def _references(self, wish: Wish) -> tuple[Path, ...]:
+        filmed = [picture for picture in wish.references if picture in wish.clips][: self.max_reference_clips]
+        return tuple(wish.clips[picture] if picture in filmed else picture for picture in wish.references)
 
     def _check_source(self, wish: Wish, warnings: list[str]) -> None:
         source = wish.source

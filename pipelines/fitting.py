@@ -25,7 +25,13 @@ _BOUNDLESS = 1 << 60
 
 
 def fit(
-    card: ModelCard, shape: VideoShape, device: Device, *, guided: bool = True, pictures: bool = False
+    card: ModelCard,
+    shape: VideoShape,
+    device: Device,
+    *,
+    guided: bool = True,
+    pictures: bool = False,
+    clips: int = 0,
 ) -> MemoryPlan:
     """Return the fastest plan with which a clip fits.
 
@@ -35,11 +41,12 @@ def fit(
         device: Where it is to be made.
         guided: Whether classifier-free guidance is on.
         pictures: Whether frames are given, which the VAE has to encode.
+        clips: How many clips of subjects are given.
 
     Raises:
         DoesNotFit: Nothing does; the message says what is missing, and what would fit.
     """
-    demand = Demand(shape, guided, pictures)
+    demand = Demand(shape, guided, pictures, clips)
     ladder = rungs(card, demand, device)
     fitting = next((plan for plan in ladder if lacks(plan, device) is None), None)
     if fitting is None:

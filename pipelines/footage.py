@@ -9,6 +9,7 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import BadOutput
 from pipelines.types import Frames, SourceClip, VideoShape
@@ -30,6 +31,16 @@ def frames(video: Path, filters: str | None = None) -> Iterator[Frames]:
             process.stdout.readline()
             raw = process.stdout.read(3 * width * height)
             yield np.frombuffer(raw, dtype=np.uint8).reshape(height, width, 3)
+
+
+def sound(video: Path, rate: int, seconds: float) -> NDArray[np.float32] | None:
+    """Return what is heard of a video's first seconds, float32, ``(2, samples)`` at ``rate``; None if nothing is."""
+    command = [_ffmpeg.get_ffmpeg_exe(), "-loglevel", "quiet", "-nostdin", "-i", str(video), "-map", "0:a:0"]
+    # It can be far longer than the pictures that were looked at when the file came.
+    command += ["-t", f"{seconds:.6f}", "-ac", "2", "-ar", str(rate), "-f", "f32le", "pipe:1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own program
+    heard = np.frombuffer(done.stdout[: len(done.stdout) // 8 * 8], dtype="<f4").reshape(-1, 2).T
+    return heard.astype(np.float32) if heard.size else None
 
 
 def retime(source: SourceClip, fps: int) -> str:

@@ -49,6 +49,9 @@ class Memory(BaseModel):
         default=False, description="Whether it survives float16, for cards older than bfloat16. Most overflow."
     )
     text_bytes: NonNegativeInt = Field(default=2**28, description="Bytes that encoding the words needs.")
+    clip_bytes: NonNegativeInt = Field(
+        default=0, description="Bytes that encoding the words needs further for each clip of a subject."
+    )
     decode: Cost = Field(default=Cost(pixel_frame=100.0), description="Decoding in one piece.")
     tiled: Cost = Field(default=Cost(pixel_frame=20.0, least=2**30), description="Decoding tile by tile.")
     picture: Cost | None = Field(

@@ -71,18 +71,20 @@ class Demand:
         shape: The largest window that is made in one go.
         guided: Whether classifier-free guidance is on.
         pictures: Whether frames are given, which the VAE encodes before denoising.
+        clips: How many clips of subjects the denoiser sees beside its own; it sees as much of each at most.
     """
 
     shape: VideoShape
     guided: bool = True
     pictures: bool = False
+    clips: int = 0
 
     @classmethod
     def of(cls, request: GenerationRequest) -> Demand:
         """Return what decides the memory of a request."""
         frames = max(window.frames for window in request.pieces)
         given = bool(request.conditions or request.references or request.source or len(request.pieces) > 1)
-        return cls(request.shape._replace(frames=frames), request.guidance_scale > 1, given)
+        return cls(request.shape._replace(frames=frames), request.guidance_scale > 1, given, request.filmed)
 
 
 def typical_request(
@@ -112,10 +114,12 @@ def needs(card: ModelCard, demand: Demand, plan: MemoryPlan) -> Mapping[Stage, N
     shape = window_of(card, demand.shape)
     wide = 2 if plan.dtype == "float32" else 1
     vae_wide = 1 if all(part.dtype for part in card.weights.components.values() if part.stage == "decode") else wide
-    sampling = int(_tokens(card, demand) * card.memory.token_cost(_largest(card)) * wide)
+    tokens = _tokens(card, demand) + _shown_beside(card, demand)
+    sampling = int(tokens * card.memory.token_cost(_largest(card)) * wide)
     picture = card.memory.picture_bytes(shape, tiled=plan.tiled) * vae_wide if demand.pictures else 0
     decoding = card.memory.decode_bytes(shape, tiled=plan.tiled) * vae_wide
-    text = 0 if plan.text_encoder_on_cpu else card.memory.text_bytes * wide
+    reading = card.memory.text_bytes + demand.clips * card.memory.clip_bytes
+    text = 0 if plan.text_encoder_on_cpu else reading * wide
     connecting = card.memory.connect_bytes * (2 if demand.guided else 1) * wide
     denoising = max(sampling, picture) + _widening(card)
     beside = {Stage.ENCODE: max(text, connecting), Stage.DENOISE: denoising, Stage.DECODE: decoding}
@@ -137,6 +141,13 @@ def _tokens(card: ModelCard, demand: Demand) -> int:
     if first == shape or card.memory.refining_is_guided:
         return card.shape.tokens(shape) * predictions
     return max(card.shape.tokens(shape), card.shape.tokens(first) * predictions)
+
+
+def _shown_beside(card: ModelCard, demand: Demand) -> int:
+    """Return how many tokens the clips of subjects have at most: each has the largest size, whatever is made."""
+    shape = window_of(card, demand.shape)
+    sizes = (shape._replace(width=size.width, height=size.height) for size in card.shape.sizes)
+    return demand.clips * max(map(card.shape.tokens, sizes))
 
 
 def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:

@@ -151,7 +151,8 @@ class GenerationRequest:
         guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
         conditions: Pictures that fix frames.
         source: The clip that this one edits or extends. An extension's ``delivery`` counts the source's frames too.
-        references: Pictures of subjects that the clip shows, at whatever frame and place.
+        references: Files of subjects that the clip shows, at whatever frame and place: pictures, or clips for models
+            that look at those.
         windows: The pieces in which the new frames are made, one after the other; empty for all in one go.
         guidance_scale_2: Guidance of the expert for low noise; the same as ``guidance_scale`` where there is but one.
         flow_shift: How far noise levels are shifted upwards; 1 where the model's own schedule decides.
@@ -193,10 +194,20 @@ class GenerationRequest:
         return self.windows or (Window(self.shape.frames),)
 
     @property
+    def filmed(self) -> int:
+        """How many of the references are clips."""
+        return sum(map(is_clip, self.references))
+
+    @property
     def kept_frames(self) -> int:
         """Frames of the source that the result begins with: all of them if it is an extension, else none."""
         extends = self.source is not None and self.source.use == "extend"
         return self.source.frames_at(self.shape.fps) if self.source and extends else 0
+
+
+def is_clip(reference: Path) -> bool:
+    """Tell whether the file of a subject is a clip of it; it is a picture otherwise."""
+    return reference.suffix == ".mp4"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.types import GenerationRequest, ImageCondition, Lora, SourceClip
@@ -34,6 +35,9 @@ class Wish:
     strength: float | None = None
     """How far an edit may go from its source."""
     references: tuple[Path, ...] = ()
+    """Pictures of subjects."""
+    clips: Mapping[Path, Path] = field(default_factory=dict[Path, Path])
+    """Clips of some of them, MP4 files by their pictures, for models that look at clips."""
     loras: tuple[Lora, ...] = ()
 
 

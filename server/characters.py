@@ -103,6 +103,19 @@ class CharacterStore:
             raise CharacterNotFound(character.id)
         return found
 
+    def clip(self, character: Character) -> Path | None:
+        """Return the file of the clip that a character was made from; None if it was a picture.
+
+        Raises:
+            CharacterNotFound: It has been deleted meanwhile.
+        """
+        if character.kind != "video":
+            return None
+        found = next((self._folder / character.id).glob(f"{_ORIGINAL}.*"), None)
+        if found is None:
+            raise CharacterNotFound(character.id)
+        return found
+
     def list(self, *, after: str | None, limit: int, newest_first: bool, owner: Owner | None = None) -> CharacterPage:
         """Return up to ``limit`` characters in order of creation, those that follow ``after`` if it is given."""
         column = characters.c.id

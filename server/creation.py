@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipelines.card import MAX_SEED, ModelCard, Resolved, Wish
-from pipelines.types import LAST, ImageCondition, ImageFit
+from pipelines.types import LAST, ImageCondition, ImageFit, is_clip
 from server import images, loras
 from server.casting import CAST, CHARACTERS, cast_of, unnamed
 from server.errors import InvalidRequest
@@ -74,11 +74,22 @@ class _Shown:
             message = f"{message}: {it_is}. Or choose another reference_fit."
             raise InvalidRequest(message, param=param, code="image_size_mismatch")
 
-    def references(self, job_id: JobId, services: Services) -> tuple[Path, ...]:
-        """Return the characters' pictures as the job will find them."""
-        pictures = map(services.characters.picture, self.characters)
-        names = (f"character_{number}{picture.suffix}" for number, picture in enumerate(pictures, start=1))
-        return tuple(services.assets.input_path(job_id, name) for name in names)
+    def cast(self, services: Services) -> Mapping[str, Path]:
+        """Return the characters' pictures and clips by the names that they have in a job's folder."""
+        found: dict[str, Path] = {}
+        for number, character in enumerate(self.characters, start=1):
+            picture, clip = services.characters.picture(character), services.characters.clip(character)
+            found[f"character_{number}{picture.suffix}"] = picture
+            if clip is not None:
+                found[f"character_{number}{clip.suffix}"] = clip
+        return found
+
+    def references(self, job_id: JobId, services: Services) -> tuple[tuple[Path, ...], Mapping[Path, Path]]:
+        """Return the characters' pictures as the job will find them, and by these the clips of who was filmed."""
+        paths = [services.assets.input_path(job_id, name) for name in self.cast(services)]
+        clips = {path.stem: path for path in paths if is_clip(path)}
+        pictures = tuple(path for path in paths if not is_clip(path))
+        return pictures, {path: clips[path.stem] for path in pictures if path.stem in clips}
 
 
 @dataclass(frozen=True)
@@ -174,12 +185,9 @@ def _seeds(first: int | None, count: int) -> list[int]:
 
 
 def _wish(asked: Making, choice: _Choice, shown: _Shown, job_id: JobId, services: Services) -> Wish:
-    return replace(
-        told(asked, services),
-        seed=choice.seed,
-        conditions=shown.conditions(job_id, services),
-        references=shown.references(job_id, services),
-    )
+    pictures, clips = shown.references(job_id, services)
+    conditions = shown.conditions(job_id, services)
+    return replace(told(asked, services), seed=choice.seed, conditions=conditions, references=pictures, clips=clips)
 
 
 def told(asked: Making, services: Services) -> Wish:
@@ -206,10 +214,10 @@ def _accept(asked: Making, choices: Sequence[_Choice], shown: _Shown, terms: _Te
 
 def _keep(shown: _Shown, jobs: Sequence[Job], services: Services) -> None:
     """Put what the jobs share into the folder of each."""
-    characters = [services.characters.picture(character) for character in shown.characters]
+    cast = shown.cast(services)
     for job in jobs:
-        for path, picture in zip(job.request.references, characters, strict=True):
-            services.assets.link_input(job.id, path.name, picture)
+        for path in job.request.references:
+            services.assets.link_input(job.id, path.name, cast[path.name])
     for number, picture in enumerate(shown.pictures):
         names = [job.request.conditions[number].path.name for job in jobs]
         first = services.assets.save_input(jobs[0].id, names[0], chunks(picture.file))

@@ -66,7 +66,7 @@ def planned(card: ModelCard, request: GenerationRequest, device: Device) -> Plan
     """Return what the request should need by the plan that fits the device, or by the one that comes closest."""
     demand = Demand.of(request)
     try:
-        plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures)
+        plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures, clips=demand.clips)
     except DoesNotFit as error:
         return Planned(min(rung.peak for rung in rungs(card, demand, device)), error.message)
     return Planned(plan.peak, None)

@@ -218,7 +218,9 @@ class Residents:
         demand = Demand.of(request)
         plan = self._lowered.get((card.id, demand))
         if plan is None:
-            plan = fit(card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures)
+            plan = fit(
+                card, demand.shape, self._device(), guided=demand.guided, pictures=demand.pictures, clips=demand.clips
+            )
         if self._settings.compile:
             plan = replace(plan, compiled=True)
         plan = replace(plan, step_cache=request.step_cache)

@@ -234,6 +234,9 @@ class Model(BaseModel):
     max_total_seconds: float = Field(description="The longest that a clip becomes by extensions.")
     max_extensions: int = Field(description="How often a clip can be extended; 0 if the model cannot.")
     max_references: int = Field(description="How many characters a clip can show.")
+    max_reference_clips: int = Field(
+        description="Of how many of them, if they were made from clips, it looks at the clip and its sound."
+    )
     num_inference_steps: int
     guidance_scale: float
 
@@ -267,6 +270,7 @@ class Model(BaseModel):
             max_total_seconds=MAX_TOTAL_SECONDS if extends else card.shape.max_seconds,
             max_extensions=MAX_EXTENSIONS if extends else 0,
             max_references=card.max_references,
+            max_reference_clips=card.max_reference_clips,
             num_inference_steps=card.sampling.num_inference_steps,
             guidance_scale=card.sampling.guidance_scale,
         )

@@ -5,6 +5,7 @@ Source: https://github.com/MiniMax-AI/MiniMax-H3. diffusers has it as blocks alo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import MiniMaxH3Blocks, MiniMaxH3ModularPipeline
-from diffusers.modular_pipelines.minimax_h3 import MiniMaxH3ImageReference
+from diffusers.modular_pipelines.minimax_h3 import MiniMaxH3ImageReference, MiniMaxH3VideoReference
+from diffusers.modular_pipelines.minimax_h3.modular_pipeline import resolve_canvas_size
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 from typing_extensions import override
 
+from pipelines import footage
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras
 from pipelines.accel.modular import hosted, run, watch
@@ -33,12 +38,14 @@ from pipelines.accel.states import freeze, thaw
 from pipelines.card import ModelCard
 from pipelines.images import fitted, open_image
 from pipelines.plan import MemoryPlan
-from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step
+from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step, is_clip
 
 # Frames that a latent stands for within a chunk, whose first stands for one.
 _STRIDE = 4
 # The blocks read what goes into the last of these.
 _LAYERS = 51
+# The proportions that it knows end at four to one, and rounding widens them.
+_CROP = r"crop=min(iw\,3*ih):min(ih\,3*iw)"
 _WORKFLOWS = {"frames": "fl2va", "references": "ref2va"}
 
 
@@ -53,25 +60,74 @@ class Options(BaseModel):
     task: Literal["frames", "references"] = "frames"
 
 
-class Processor:
-    """What the text encoder's blocks ask of a processor, whose own class cannot do without a reader of videos.
+class Pictures(Qwen2VLImageProcessorPil):
+    """Prepares pictures for the text encoder without torchvision: they are seen alike wherever that is not there.
 
     Attributes:
-        image_processor: The one that needs no torchvision, so that pictures are seen alike wherever it is not there.
+        clip_pixels: Least and most of a clip, its frames together, as the publisher of the text encoder has them.
     """
+
+    clip_pixels = (4096, 25_165_824)
+
+
+class Clips:
+    """Prepares clips for the text encoder as pictures are: its own class cannot do without torchvision."""
+
+    temporal_patch_size = 2
+
+    def __init__(self, pictures: Any) -> None:
+        self._pictures = pictures
+
+    def __call__(self, videos: list[NDArray[np.uint8]], **_how: Any) -> dict[str, Tensor]:
+        """Return the patches of clips ``(frames, height, width, 3)``, and how many each has in time and space."""
+        made = [self._patches(video) for video in videos]
+        return {
+            "pixel_values_videos": torch.cat([patches for patches, _ in made]),
+            "video_grid_thw": torch.tensor([grid for _, grid in made]),
+        }
+
+    def _patches(self, video: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int, int]]:
+        pictures, deep = self._pictures, self.temporal_patch_size
+        side, merged = pictures.patch_size, pictures.merge_size
+        least, most = getattr(pictures, "clip_pixels", Pictures.clip_pixels)
+        count, high, wide = video.shape[:3]
+        height, width = smart_resize(count, high, wide, deep, side * merged, least, most)
+        pictured = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in video)
+        shown = list(map(np.asarray, pictured))
+        frames = torch.from_numpy(np.stack([*shown, *shown[-1:] * (-count % deep)])).float().permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (pictures.image_mean, pictures.image_std))
+        grid = len(frames) // deep, height // side, width // side
+        split = (grid[0], deep, 3, grid[1] // merged, merged, side, grid[2] // merged, merged, side)
+        # Neighbours that become one token follow each other.
+        patches = ((frames - mean) / std).view(split).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        return patches.reshape(grid[0] * grid[1] * grid[2], -1), grid
+
+
+class Processor:
+    """What the text encoder's blocks ask of a processor, whose own class cannot do without a reader of videos."""
 
     def __init__(self, image_processor: Any, tokenizer: Any) -> None:
         self.image_processor = image_processor
-        self._pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self.video_processor = Clips(image_processor)
+        names = ("<|image_pad|>", "<|video_pad|>")
+        self._kinds = {tokenizer.convert_tokens_to_ids(name): kind for kind, name in enumerate(names, start=1)}
 
     def create_mm_token_type_ids(self, input_ids: list[list[int]]) -> list[list[int]]:
-        """Return 1 for what stands for a picture's patch, 0 for words."""
-        return [[int(token == self._pad) for token in tokens] for tokens in input_ids]
+        """Return 1 for what stands for a picture's patch, 2 for a clip's, 0 for words."""
+        return [[self._kinds.get(token, 0) for token in tokens] for tokens in input_ids]
 
 
 def read_processor(folder: Path, _dtype: Any = None) -> Any:
-    """Read what prepares pictures for the text encoder."""
-    return Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    """Read what prepares pictures and clips for the text encoder."""
+    made = Pictures.from_pretrained(folder, local_files_only=True)
+    for name in ("video_preprocessor_config.json", "processor_config.json"):
+        if (folder / name).exists():
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+            size = said.get("video_processor", said).get("size", {})
+            if {"shortest_edge", "longest_edge"} <= size.keys():
+                made.clip_pixels = (size["shortest_edge"], size["longest_edge"])
+                break
+    return made
 
 
 def read_text_encoder(folder: Path, dtype: Any) -> Any:
@@ -145,11 +201,35 @@ class Pipeline(SoundingPipeline[Conditioning]):
         told: dict[str, Any] = {"prompt": request.prompt, "height": shape.height, "width": shape.width, **ends}
         told["num_frames"] = request.pieces[0].frames
         if self._task == "references":
-            told["references"] = [MiniMaxH3ImageReference(open_image(path)) for path in request.references]
+            told["references"] = [self._reference(path, told["num_frames"]) for path in request.references]
         with self._host.stage("Encoding the prompt", "text_encoder"):
             told = run(self._host.pipe, told, blocks["before_encode"], blocks["text_encoder"])
-        with self._host.stage("Encoding", "vae"):
+        ears = ("audio_vae",) if any(one.has_audio for one in told.get("references", ())) else ()
+        with self._host.stage("Encoding", "vae", *ears):
             return run(self._host.pipe, told, blocks["vae_encoder"])
+
+    def _reference(self, path: Path, frames: int) -> MiniMaxH3ImageReference | MiniMaxH3VideoReference:
+        """Return what a file shows of a subject: of a clip, at most so many frames, and what is heard meanwhile."""
+        if not is_clip(path):
+            return MiniMaxH3ImageReference(open_image(path))
+        pipe = self._host.pipe
+        (first,) = footage.frames(path, f"trim=end_frame=1,{_CROP}")
+        high, wide = first.shape[:2]
+        rule = (pipe.canvas_multiple, pipe.config.canvas_short_edge, pipe.config.canvas_max_pixels)
+        height, width = resolve_canvas_size(wide, high, *rule)
+        scale = f"scale={width}:{height}:flags=lanczos+accurate_rnd+full_chroma_int"
+        found = list(
+            footage.frames(path, f"setpts=PTS-STARTPTS,fps={pipe.fps},trim=end_frame={frames},{_CROP},{scale}")
+        )
+        # It is read twice a second, two moments at a time: the last one stays if there is no other.
+        shown = np.stack(found + found[-1:] * (pipe.fps // 2 + 1 - len(found)))
+        rate, seconds = pipe.audio_sampling_rate, len(shown) / pipe.fps
+        sound = footage.sound(path, rate, seconds)
+        if sound is None:
+            return MiniMaxH3VideoReference(shown, float(pipe.fps))
+        heard = np.zeros((2, round(seconds * rate)), np.float32)
+        heard[:, : sound.shape[1]] = sound[:, : heard.shape[1]]
+        return MiniMaxH3VideoReference(shown, float(pipe.fps), torch.from_numpy(heard), rate)
 
     @override
     def denoise(self, request: GenerationRequest, conditioning: Conditioning, given: Given, on_step: OnStep) -> Made:

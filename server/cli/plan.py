@@ -97,7 +97,7 @@ def report(card: ModelCard, request: GenerationRequest, device: Device) -> Repor
     demand = Demand.of(request)
     ladder, refusal = rungs(card, demand, device), None
     try:
-        plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures)
+        plan = fit(card, demand.shape, device, guided=demand.guided, pictures=demand.pictures, clips=demand.clips)
     except DoesNotFit as error:
         plan, refusal = min(ladder, key=lambda rung: (rung.peak, rung.ram_bytes)), error.message
     faster = ladder if refusal else ladder[: ladder.index(plan)]

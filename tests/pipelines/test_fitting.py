@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +220,22 @@ def test_a_request_demands_its_largest_window(make_request: object) -> None:
         shape=VideoShape(60, 96, 160, 8), windows=(Window(33), Window(29, 9)), guidance_scale=1.0, conditions=()
     )
     assert Demand.of(request) == Demand(VideoShape(33, 96, 160, 8), guided=False, pictures=True)
+
+
+def test_clips_of_subjects_are_denoised_beside_the_clip_at_the_largest_size(large: ModelCard) -> None:
+    card = large.model_copy(update={"memory": large.memory.model_copy(update={"clip_bytes": 10**9})})
+    plan = MemoryPlan("cuda:0", "bfloat16")
+    none, one, two = (needs(card, Demand(SHAPE, clips=clips), plan) for clips in range(3))
+    sampled = [need[Stage.DENOISE].activations for need in (none, one, two)]
+    assert sampled[2] - sampled[1] == pytest.approx(sampled[1] - sampled[0], abs=2)
+    assert sampled[1] >= 2 * sampled[0] / (2 if card.memory.batched_guidance else 1)
+    assert two[Stage.ENCODE].activations - none[Stage.ENCODE].activations == 2 * 10**9
+
+
+def test_a_request_demands_room_for_the_clips_among_its_references(make_request: object) -> None:
+    files = (Path("a.mp4"), Path("b.png"), Path("c.mp4"))
+    request: GenerationRequest = make_request(references=files)  # pyright: ignore[reportCallIssue]
+    assert Demand.of(request).clips == 2
 
 
 # -- out of memory all the same ----------------------------------------------------------------------------------------

@@ -57,6 +57,29 @@ def test_a_part_is_read_at_the_models_size(tmp_path: Path) -> None:
     assert np.diff(whole[:, 48, 80, 0].astype(int)).min() > 3
 
 
+def test_what_is_heard_comes_at_the_rate_that_was_asked_for(tmp_path: Path) -> None:
+    tone = ("-f", "lavfi", "-i", "sine=frequency=100:sample_rate=44100:duration=2", "-c:a", "aac", "-shortest")
+    clip = sounding(tmp_path / "a.mp4", *tone)
+    heard, less = footage.sound(clip, 8000, 20), footage.sound(clip, 8000, 0.5)
+    assert heard is not None
+    assert (heard.dtype, heard.shape[0]) == (np.float32, 2)
+    assert heard.shape[1] == pytest.approx(16000, rel=0.05)
+    assert np.abs(heard).max() <= 1
+    loud = np.abs(np.fft.rfft(heard[0, :16000]))
+    assert np.argmax(loud) * 8000 / min(16000, heard.shape[1]) == pytest.approx(100, abs=1)
+    assert less is not None
+    assert less.shape == (2, 4000)
+    assert footage.sound(video(tmp_path / "b.mp4", 8), 8000, 20) is None
+
+
+def sounding(path: Path, *sound: str) -> Path:
+    """Write two seconds of black with sound."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", "-f", "lavfi", "-i"]
+    command += ["color=black:s=64x64:r=8:d=2", *sound, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
 def test_a_clip_that_is_too_short_ends_in_a_still(tmp_path: Path) -> None:
     found = footage.read(source(video(tmp_path / "a.mp4", 5)), VideoShape(17, 96, 160, 8))
     assert len(found) == 17

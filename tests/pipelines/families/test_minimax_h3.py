@@ -1,8 +1,10 @@
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -13,16 +15,17 @@ from diffusers import (
     ModularPipeline,
 )
 from diffusers.models import AutoencoderKLMiniMaxH3Audio
-from diffusers.modular_pipelines.minimax_h3 import MiniMaxH3ImageReference
+from diffusers.modular_pipelines.minimax_h3 import MiniMaxH3ImageReference, MiniMaxH3VideoReference
 from PIL import Image
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pipelines.families.minimax_h3 import Processor, read_processor
+from pipelines import footage
+from pipelines.families.minimax_h3 import Clips, Pictures, Processor, read_processor
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, VideoShape
 from tests.pipelines.families import vocabularies
 from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import equal, picture, quick_sketches
+from tests.pipelines.families.making import equal, moving_bar, picture, quick_sketches
 
 __all__ = ["quick_sketches"]
 
@@ -96,6 +99,8 @@ class H3Contract(FamilyContract):
             "_class_name": "MiniMaxH3ModularPipeline",
             "_blocks_class_name": "MiniMaxH3Blocks",
             "reference_image_short_edge": 64,
+            "canvas_short_edge": 64,
+            "canvas_max_pixels": 96 * 64,
         }
         homes = {"transformers": ("text_encoder", "tokenizer", "processor")}
         for name, part in parts.items():
@@ -193,6 +198,63 @@ class TestReferences(H3Contract):
         one, other = (self.wish(album, references=both) for both in ((red, blue), (blue, red)))
         assert equal(self.latents(pipeline, one), self.plain(checkpoint, one, {}))
         assert not equal(self.latents(pipeline, other), self.latents(pipeline, one))
+
+    @pytest.mark.parametrize(("fps", "heard"), [(24, False), (12, True)], ids=["silent", "sounding"])
+    def test_a_clip_of_a_subject_equals_one_plain_call_of_diffusers(
+        self, checkpoint: Path, pipeline: Any, tmp_path: Path, album: Path, fps: int, *, heard: bool
+    ) -> None:
+        frames = moving_bar(self.card.shape.sizes[0], 20)
+        still, clip = picture(album, "red"), filmed(tmp_path / "clip.mp4", frames, fps, heard=heard)
+        request = self.wish(album, references=(still,), clips={still: clip})
+        assert request.references == (clip,)
+        video = MiniMaxH3VideoReference(frames, float(fps))
+        if heard:
+            # As long as the pictures.
+            sound = footage.sound(clip, 320, 20 / fps)
+            assert sound is not None
+            video.audio = torch.zeros(2, round(20 / fps * 320))
+            video.audio[:, : sound.shape[1]] = torch.from_numpy(sound)[:, : video.audio.shape[1]]
+            video.sample_rate = 320
+        state = self.called(checkpoint, request, references=[video])
+        made = self.latents(pipeline, request)
+        assert equal(made, [state.get("latents"), state.get("audio_latents")])
+        assert not equal(made, self.latents(pipeline, self.wish(album, references=(still,))))
+
+    def test_a_clip_of_a_moment_or_of_any_proportions_will_do(self, pipeline: Any, tmp_path: Path, album: Path) -> None:
+        still, strip = picture(album, "red"), np.zeros((2, 16, 320, 3), np.uint8)
+        request = self.wish(album, references=(still,), clips={still: filmed(tmp_path / "clip.mp4", strip, 24)})
+        assert torch.isfinite(self.latents(pipeline, request).video).all()
+
+
+def filmed(path: Path, frames: Frames, fps: int, *, heard: bool = False) -> Path:
+    """Write a clip without any loss, with a tone if it is to be heard."""
+    count, height, width, _ = frames.shape
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0"]
+    tone = f"sine=frequency=40:sample_rate=8000:duration={count / fps}"
+    command += ["-f", "lavfi", "-i", tone, "-c:a", "alac"] if heard else []
+    command += ["-c:v", "libx264rgb", "-qp", "0", str(path)]
+    subprocess.run(command, input=frames.tobytes(), check=True)
+    return path
+
+
+def test_a_clip_is_prepared_as_pictures_are() -> None:
+    """Two frames alike are the picture that is as large: it is prepared as its own double."""
+    pictures = Pictures(patch_size=16, merge_size=2, size={"shortest_edge": 1024, "longest_edge": 1 << 20})
+    shown = moving_bar(TestFrames.card.shape.sizes[0], 1)[0]
+    of_clip = Clips(pictures)([np.stack([shown] * 3)])
+    of_picture = pictures(images=[Image.fromarray(shown)], return_tensors="pt")
+    assert of_clip["video_grid_thw"].tolist() == [[2, *of_picture["image_grid_thw"][0, 1:].tolist()]]
+    torch.testing.assert_close(of_clip["pixel_values_videos"], torch.cat([of_picture["pixel_values"]] * 2))
+
+
+@pytest.mark.parametrize("name", ["video_preprocessor_config.json", "processor_config.json"])
+def test_how_large_a_clip_is_seen_is_what_the_checkpoint_says(tmp_path: Path, name: str) -> None:
+    Pictures(patch_size=16, merge_size=2).save_pretrained(tmp_path)
+    assert read_processor(tmp_path).clip_pixels == Pictures.clip_pixels
+    said: Any = {"size": {"shortest_edge": 2048, "longest_edge": 8192}}
+    (tmp_path / name).write_text(json.dumps({"video_processor": said} if name.startswith("processor") else said))
+    assert read_processor(tmp_path).clip_pixels == (2048, 8192)
 
 
 def test_a_chunk_is_as_many_latents_as_the_card_says() -> None:

@@ -182,6 +182,32 @@ def test_a_model_takes_as_many_as_its_card_says(client: TestClient, services: Se
     assert "Models here that can: homereel-mini, " in error["message"]
 
 
+def test_a_model_that_looks_at_clips_gets_those_of_who_was_filmed(
+    client: TestClient, services: Services, store: JobStore
+) -> None:
+    cards: Any = services.registry.cards
+    update = {"id": "looks", "max_references": 3, "max_reference_clips": 1}
+    cards["looks"] = cards["homereel-mini"].model_copy(update=update)
+    film = movie()
+    drawn, filmed = cast(client, "A"), cast(client, "B", film)
+    body: dict[str, Any] = {"prompt": "A and B", "characters": [{"id": drawn}, {"id": filmed}]}
+    job = store.get(JobId(client.post("/v1/videos", json=body | {"model": "looks"}).json()["id"]))
+    assert [path.name for path in job.request.references] == ["character_1.png", "character_2.mp4"]
+    assert job.request.references[1].read_bytes() == film
+    kept = {path.name for path in files_in(job.request.references[0].parent)}
+    assert kept == {"character_1.png", "character_2.mp4"}
+
+    pictures = {**body, "model": "homereel-mini", "characters": [{"id": filmed}]}
+    (reference,) = store.get(JobId(client.post("/v1/videos", json=pictures).json()["id"])).request.references
+    assert reference.name == "character_1.png"
+    with Image.open(reference) as shown:
+        assert shown.size == (160, 96)
+
+    both = {**body, "model": "looks", "characters": [{"id": filmed}, {"id": cast(client, "C", film)}]}
+    names = store.get(JobId(client.post("/v1/videos", json=both).json()["id"])).request.references
+    assert [path.name for path in names] == ["character_1.mp4", "character_2.png"]
+
+
 def test_characters_are_there_after_a_restart(tmp_path: Path) -> None:
     with TestClient(app_in(tmp_path)) as client:
         character = cast(client)
