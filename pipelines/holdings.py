@@ -151,27 +151,29 @@ def size_of(card: ModelCard) -> int:
 
 def find_borrowed(thing: Borrowed) -> Path | None:
     """Return where a borrowed file or folder is, or None if it is not there or lacks a file."""
-    if thing.repo is None:
-        path = thing.path
-    else:
-        folder = snapshot.snapshot_folder(snapshot.shared_cache(), thing.repo, thing.revision)
-        path = folder / (thing.file or thing.folder or "")
-    if path is None or not path.exists():
-        return None
-    is_part = path.is_dir()
-    if is_part and (not (path / snapshot.CONFIG).exists() or snapshot.missing_of_part(path)):
-        return None
-    return path if is_part or path.suffix in snapshot.SINGLE_FILES else None
+    if thing.path is not None:
+        return thing.path if _is_whole(thing.path) else None
+    folders = snapshot.snapshot_folders(snapshot.shared_cache(), str(thing.repo), thing.revision)
+    places = (folder / (thing.file or thing.folder or "") for folder in folders)
+    return next(filter(_is_whole, places), None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file of weights is there, or a part with all its files."""
+    if path.is_dir():
+        return (path / snapshot.CONFIG).exists() and not snapshot.missing_of_part(path)
+    return path.is_file() and path.suffix in snapshot.SINGLE_FILES
 
 
 def _checkpoint(weights: Weights) -> Path | None:
     if weights.package is not None:
-        folder = Path(str(files(weights.package))) if find_spec(weights.package) is not None else None
+        places = iter([Path(str(files(weights.package)))] if find_spec(weights.package) is not None else [])
     elif weights.folder is not None:
-        folder = weights.folder
+        places = iter([weights.folder])
     else:
-        folder = snapshot.snapshot_folder(snapshot.shared_cache(), str(weights.repo), weights.revision)
-    return None if folder is None or snapshot.missing(folder, weights.without, weights.bare) else folder
+        places = snapshot.snapshot_folders(snapshot.shared_cache(), str(weights.repo), weights.revision)
+    whole = (place for place in places if not snapshot.missing(place, weights.without, weights.bare))
+    return next(whole, None)
 
 
 def _parts(folder: Path) -> list[str]:

@@ -134,11 +134,12 @@ def pull(card: ModelCard, cache: Path, progress: Progress) -> Path:
     _check_room(card.id, listing.missing_bytes, listing.free_bytes, cache)
     done = listing.total_bytes - listing.missing_bytes
     for file in listing.files:
+        place = _in_cache(cache, file)
         if file in listing.there and file.sha256 is None:
             continue
         progress(file.name, done, listing.total_bytes)
         if file in listing.there:
-            if _sha256(_in_cache(cache, file)) == file.sha256:
+            if place.is_file() and _sha256(place) == file.sha256:
                 continue
             done -= file.size
         with _explained(sources[file.repo]):
@@ -251,9 +252,10 @@ def _check_whole(card: ModelCard, origin: Origin, parts: Collection[str], files:
 
 
 def _has(cache: Path, file: RemoteFile) -> bool:
-    """Tell whether a file is in the cache, and as long as it should be."""
-    path = _in_cache(cache, file)
-    return path.is_file() and path.stat().st_size == file.size
+    """Tell whether a file is in the cache, perhaps by another commit alone, and as long as it should be."""
+    blob = snapshot.repository_folder(cache, file.repo) / "blobs" / (file.sha256 or "")
+    path = next((path for path in (_in_cache(cache, file), blob) if path.is_file()), None)
+    return path is not None and path.stat().st_size == file.size
 
 
 def _in_cache(cache: Path, file: RemoteFile) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -40,12 +40,23 @@ def repository_folder(cache: Path, repo: str) -> Path:
 
 def snapshot_folder(cache: Path, repo: str, revision: str) -> Path:
     """Return the folder of a repository at a commit, or at what names one; it need not be there."""
+    return next(snapshot_folders(cache, repo, revision))
+
+
+def snapshot_folders(cache: Path, repo: str, revision: str) -> Iterator[Path]:
+    """Yield the folder of a repository at a revision, and where that names commits, those of others, newest first.
+
+    A name may have moved on when something else of the repository was fetched; what was whole before still is.
+    """
     folder = repository_folder(cache, repo)
     try:
         commit = (folder / "refs" / revision).read_text().strip()
     except OSError:
-        commit = revision
-    return folder / "snapshots" / commit
+        yield folder / "snapshots" / revision
+        return
+    yield folder / "snapshots" / commit
+    others = [path for path in (folder / "snapshots").glob("*") if path.name != commit]
+    yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def parts(index: dict[str, object]) -> list[str]:

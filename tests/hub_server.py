@@ -31,6 +31,7 @@ class Hub:
         token: The token of somebody who has; None lets nobody in.
         cut: Files whose transfer breaks off after so many bytes, once.
         corrupt: How many more times a file arrives with a wrong byte.
+        commit: Of all its repositories.
         ranges: The bytes from which files were asked for, in order.
     """
 
@@ -43,6 +44,7 @@ class Hub:
     corrupt: dict[str, int] = field(default_factory=dict[str, int])
     ranges: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     endpoint: str = ""
+    commit: str = COMMIT
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return what makes huggingface_hub ask this hub, as nobody in particular, and keep files in ``home``."""
@@ -66,7 +68,7 @@ class Hub:
         return {
             "id": repo or self.repo,
             "modelId": repo or self.repo,
-            "sha": COMMIT,
+            "sha": self.commit,
             "siblings": siblings,
             "private": False,
             "tags": [],
@@ -111,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         sha = hashlib.sha256(content).hexdigest()
         asked = re.match(r"bytes=(\d+)-", self.headers.get("range", ""))
         start = int(asked[1]) if asked else 0
-        headers = {"ETag": f'"{sha}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{sha}"', "X-Repo-Commit": self.hub.commit, "Accept-Ranges": "bytes"}
         if name.endswith(LARGE):
             headers |= {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(content))}
         if start:

@@ -210,6 +210,29 @@ def test_removing_one_takes_nothing_from_another(homereel: Command, tmp_path: Pa
     assert not list((tmp_path / "hf" / "hub").glob("models--*/blobs/*"))
 
 
+@pytest.mark.usefixtures("cards")
+def test_a_branch_that_moves_on_for_one_leaves_another_whole(homereel: Command, hub: Hub, tmp_path: Path) -> None:
+    assert homereel("pull", MODEL).returncode == 0
+    hub.commit = "b" * 40
+    hub.ranges.clear()
+    assert homereel("pull", SWAPPED).returncode == 0
+    assert {name for name, _ in hub.ranges if name.endswith(".safetensors")} == {f"{PARTS}/{PART}/model.safetensors"}
+    found = listed(homereel)
+    assert (found[SWAPPED], found[MODEL]) == (True, True)
+    told = Path(said(homereel("pull", SWAPPED, "--json"))["path"])
+    assert told.name == hub.commit
+
+    # What is there under another commit counts: it is linked, and not fetched again.
+    assert said(homereel("pull", MODEL, "--dry-run", "--json"))["missing_bytes"] < 1000
+    hub.ranges.clear()
+    assert Path(said(homereel("pull", MODEL, "--json"))["path"]).name == hub.commit
+    assert not [name for name, _ in hub.ranges if name.endswith(".safetensors")]
+    assert freed(homereel, SWAPPED)["kept_for"] == [MODEL]
+    assert listed(homereel)[MODEL]
+    assert freed(homereel, MODEL)["kept_for"] == []
+    assert here(tmp_path) == set()
+
+
 def test_a_folder_and_a_file_of_this_machine_can_be_borrowed(
     homereel: Command, cards: dict[str, Path], tmp_path: Path
 ) -> None:
