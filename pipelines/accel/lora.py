@@ -36,26 +36,37 @@ def add_own(kind: Any, card: ModelCard, name: str, part: Any) -> None:
     Raises:
         WeightsMissing: A LoRA is not on this machine, cannot be read, or is one of another model.
     """
+    stays = is_quantised(part)
     for lora in card.weights.loras:
         if lora.part != name or lora.refines:
             continue
         file = borrowed(card, lora.borrowed)
-        stays = is_quantised(part)
         try:
             layers = kind.lora_state_dict(
                 str(file.parent), weight_name=file.name, local_files_only=True, use_safetensors=True
             )
-            part.load_lora_adapter(
-                _weighted(layers, lora.weight, part.dtype) if stays else layers, adapter_name=lora.borrowed
-            )
+            with _several():
+                part.load_lora_adapter(
+                    _weighted(layers, lora.weight, part.dtype) if stays else layers, adapter_name=lora.borrowed
+                )
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise WeightsMissing(f"The LoRA {file.name} of {card.id} cannot be used: {reason}") from error
         if lora.borrowed not in getattr(part, "peft_config", {}):
             raise WeightsMissing(f"The LoRA {file.name} of {card.id} cannot be used: it changes nothing of {name}.")
-        if not stays:
+        if stays:
+            part.set_adapters(list(part.peft_config), 1.0)
+        else:
             part.fuse_lora(lora_scale=lora.weight, adapter_names=[lora.borrowed])
             part.unload_lora()
+
+
+@contextmanager
+def _several() -> Generator[None]:
+    """Let LoRAs be put beside others without a warning: they are told apart by their names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        yield
 
 
 def _weighted(layers: Mapping[str, Tensor], weight: float, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -116,9 +127,7 @@ def _load(pipe: Any, name: str, lora: Lora) -> None:
     for_second = any(word in lora.path.name.lower() for word in _LOW_NOISE)
     where = {"load_into_transformer_2": True} if for_second and getattr(pipe, "transformer_2", None) is not None else {}
     try:
-        with warnings.catch_warnings():
-            # There may be several: they are told apart by their names.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        with _several():
             pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name, adapter_name=name, **where)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]

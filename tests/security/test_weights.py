@@ -15,8 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.card import ModelCard
+from pipelines.errors import WeightsMissing
 from pipelines.plan import MemoryPlan
 from pipelines.registry import family_of, load_registry
+from pipelines.weights import Borrowed, OwnLora
 
 ROOT = Path(__file__).parents[2]
 PLAN = MemoryPlan("cpu", dtype="float32")
@@ -88,6 +90,21 @@ def test_a_pickle_with_a_safe_name_is_not_opened(weights: Path, proof: Path) -> 
             safe.write_bytes(pickle.dumps(Payload(proof)))
     with pytest.raises(Exception, match=r".+"):
         load(weights)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("name", ["transformer.gguf", "transformer.safetensors", "lora.safetensors"])
+def test_a_pickle_in_place_of_what_a_card_borrows_is_not_opened(
+    weights: Path, proof: Path, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(pickle.dumps(Payload(proof)))
+    borrowing: dict[str, Any] = {"borrowed": {file.stem: Borrowed(path=file)}}
+    if file.stem == "lora":
+        borrowing |= {"loras": (OwnLora(borrowed="lora", params=1),)}
+    mine = card().model_copy(update={"weights": card().weights.model_copy(update=borrowing)})
+    with pytest.raises(WeightsMissing, match=f"{name}.* cannot be used"):
+        family_of(mine).load(mine, weights, PLAN)
     assert not proof.exists()
 
 

@@ -227,6 +227,15 @@ class TestLightning(Packed):
         assert list(pipe.transformer.peft_config) == ["high_noise_lora"]
         assert list(pipe.transformer_2.peft_config) == ["low_noise_lora"]
 
+    def test_two_beside_one_expert_both_count(self, checkpoint: Path, album: Path, usual_latents: Any) -> None:
+        card = placed(self.card, checkpoint)
+        more = tuple(lora.model_copy(update={"part": "transformer"}) for lora in card.weights.loras)
+        card = card.model_copy(update={"weights": card.weights.model_copy(update={"loras": more})})
+        loaded: Any = Pipeline.load(card, checkpoint, CPU)
+        assert loaded._host.pipe.transformer.active_adapters() == ["high_noise_lora", "low_noise_lora"]
+        assert not torch.equal(self.latents(loaded, self.wish(album)), usual_latents)
+        loaded.close()
+
     def test_its_weight_counts(self, checkpoint: Path, album: Path, usual_latents: Any) -> None:
         card = placed(self.card, checkpoint)
         weaker = tuple(lora.model_copy(update={"weight": 0.5}) for lora in card.weights.loras)
