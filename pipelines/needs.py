@@ -170,6 +170,15 @@ def parts_bytes(card: ModelCard, plan: MemoryPlan) -> dict[str, int]:
     return {name: stored_bytes(name, part, plan) + kept[name] for name, part in card.weights.components.items()}
 
 
+def file_bytes(card: ModelCard) -> int:
+    """Return what the files of a model take at least: two bytes a weight, unless they say otherwise; some have four."""
+    parts = (
+        part.params * BYTES["bfloat16"] if part.stored is None else int(part.params * part.stored.bits / 8)
+        for part in card.weights.components.values()
+    )
+    return sum(parts) + sum(lora.params * BYTES["bfloat16"] for lora in card.weights.loras)
+
+
 def model_bytes(card: ModelCard, plan: MemoryPlan) -> int:
     """Return what all weights of a model take under a plan, wherever they are."""
     return sum(parts_bytes(card, plan).values())

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.card import MAX_TOTAL_SECONDS, ModelCard
 from pipelines.fitting import fits, least_vram
-from pipelines.needs import typical_request
+from pipelines.needs import file_bytes, typical_request
 from pipelines.plan import Device
 from server.jobs import MAX_EXTENSIONS, Job, JobId, JobStatus
 from server.pulls import PullState
@@ -226,7 +226,8 @@ class Model(BaseModel):
     fits_device: bool | None = Field(
         default=None, description="Whether this server's first device makes its usual clip; null if nobody can tell."
     )
-    parameters: int = Field(description="Of all its parts; most take two bytes each on the disk, some four.")
+    parameters: int = Field(description="Of all its parts.")
+    files_mb: float = Field(description="What its files take on the disk at least, whether they are here or not.")
     pull: ModelPull | None = Field(default=None, description="The last attempt of this server to fetch it, if any.")
     sizes: list[str] = Field(description="Native sizes, the default first; others of similar proportions are scaled.")
     fps: int
@@ -264,6 +265,7 @@ class Model(BaseModel):
             min_vram_mb=None if least is None else least / 1e6,
             fits_device=fits(card, typical_request(card), device) if device and is_known else None,
             parameters=sum(part.params for part in card.weights.components.values()),
+            files_mb=file_bytes(card) / 1e6,
             sizes=[str(size) for size in card.shape.sizes],
             fps=card.shape.fps,
             max_seconds=card.shape.max_seconds,

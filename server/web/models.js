@@ -46,7 +46,7 @@ function Pull({ model, state, done }) {
     ${it?.error && html`<p class="problem">${it.error.message}</p>`}
     ${asks && html`<label class="check"><input type="checkbox" checked=${agreed.value} onChange=${() => { agreed.value = !agreed.value; }} /> I have read and accept its licence</label>`}
     <button type="button" class="button" disabled=${busy.value || (asks && !agreed.value)}
-      onClick=${() => act(() => post(path, asks ? { accept_licence: model.licence } : {}))}><${Icon} name="download" size=${16} /> ${busy.value ? 'Asking the hub …' : `${it ? 'Go on' : 'Get it'} (${memory(model.parameters / 5e5)} or more)`}</button></div>`;
+      onClick=${() => act(() => post(path, asks ? { accept_licence: model.licence } : {}))}><${Icon} name="download" size=${16} /> ${busy.value ? 'Asking the hub …' : `${it ? 'Go on' : 'Get it'} (${memory(model.files_mb)} or more)`}</button></div>`;
 }
 
 /** @param {Model} model What its licence asks of those who use it, in a sentence each. */

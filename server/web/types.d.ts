@@ -64,6 +64,7 @@ interface Model {
   gated: boolean;
   installed: boolean;
   parameters: number;
+  files_mb: number;
   min_vram_mb: number | null;
   fits_device: boolean | null;
   pull: ModelPull | null;

@@ -68,3 +68,12 @@ def test_models_without_weights_are_not_offered(client: TestClient, monkeypatch:
     ):
         assert (error["code"], error["param"]) == ("weights_missing", "model")
         assert error["message"].startswith("The weights of homereel-mini are not on this machine. They ship with")
+
+
+def test_models_say_how_much_is_fetched(client: TestClient) -> None:
+    every = {model["id"]: model for model in client.get("/v1/models?all=true").json()["data"]}
+    full, distilled, packed = (every[f"wan2.2-t2v-a14b{kind}"]["files_mb"] for kind in ("", "-lightning", "-q4"))
+    assert full == pytest.approx(2 * every["wan2.2-t2v-a14b"]["parameters"] / 1e6)
+    # Two LoRAs more, and two denoisers of five bits a weight instead of sixteen.
+    assert distilled - full == pytest.approx(2 * 2 * 306.7, rel=0.01)
+    assert packed - (full - 2 * 2 * 14288) == pytest.approx(2 * 9652, rel=0.01)
