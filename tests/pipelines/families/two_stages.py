@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.card import ModelCard
-from pipelines.errors import WeightsMissing
-from pipelines.types import NOTHING_GIVEN, Given, Lora
+from pipelines.checkpoint import Checkpoints
+from pipelines.engine import generate
+from pipelines.errors import Cancelled, WeightsMissing
+from pipelines.types import NOTHING_GIVEN, Frames, Given, Lora, Progress, Stage
 from pipelines.weights import Borrowed
 from tests.pipelines.families.contract import FamilyContract
 from tests.pipelines.families.making import Kept, equal, random_lora
@@ -66,6 +69,30 @@ class TwoStageContract(FamilyContract):
             assert equal(resumed, whole), f"after step {done}"
             assert tokens == expected, f"after step {done}"
         watch.remove()
+
+    def test_a_clip_that_was_stopped_in_the_second_stage_is_the_same_clip(
+        self, pipeline: Any, album: Path, usual: Frames, tmp_path: Path
+    ) -> None:
+        """By the checkpoints that a worker keeps, and with the progress that it tells."""
+        request = self.wish(album)
+        stopped = Progress(Stage.DENOISE, request.num_inference_steps + 2, request.steps)
+        told: list[Progress] = []
+
+        def stop(progress: Progress) -> None:
+            if progress == stopped:
+                raise Cancelled("enough")
+
+        for report in (stop, told.append):
+            with Checkpoints(tmp_path, "owner", interval_s=0.0) as checkpoints:
+                if report is stop:
+                    with pytest.raises(Cancelled):
+                        generate(pipeline, request, report, checkpoints=checkpoints)
+                else:
+                    clip = generate(pipeline, request, report, checkpoints=checkpoints)
+                    assert (np.concatenate(list(clip.chunks)) == usual).all()
+                    assert checkpoints.resumed
+        steps = [progress.step for progress in told if progress.stage is Stage.DENOISE]
+        assert steps == [0, *range(stopped.step, request.steps + 1)]
 
     def test_a_lora_changes_both_stages(self, pipeline: Any, album: Path) -> None:
         self.needs("lora")
