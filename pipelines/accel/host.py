@@ -86,7 +86,8 @@ class Host(Generic[P]):
             card: The model's card.
             weights: Folder with ``model_index.json``.
             plan: How it is to run.
-            instead: Parts that replace those of the checkpoint; None leaves one out.
+            instead: Parts that replace those of the checkpoint; None leaves one out, as it does what the card does
+                without.
 
         Raises:
             WeightsMissing: A part of the checkpoint is not there or cannot be read.
@@ -96,6 +97,8 @@ class Host(Generic[P]):
         dtypes = {"default": getattr(torch, plan.dtype)} | {
             name: getattr(torch, dtype) for name, dtype in _own_dtypes(card, plan).items()
         }
+        theirs = inspect.signature(kind.__init__).parameters
+        instead = {name: None for name in sorted(card.weights.without) if name in theirs} | instead
         try:
             denoisers = Denoisers(plan)
             sizes = _sizes(card, weights)

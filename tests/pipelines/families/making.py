@@ -15,9 +15,11 @@ from PIL import Image, ImageOps
 
 from pipelines.accel import projection
 from pipelines.card import ModelCard
+from pipelines.needs import UPSAMPLER
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
 from pipelines.types import Frames, GenerationRequest, Step, VideoShape
+from pipelines.weights import Weights
 
 
 def tiny(
@@ -38,8 +40,18 @@ def tiny(
             "overlap": min(card.shape.overlap, frames[0] - card.shape.frame_stride),
         }
     )
-    sampling = card.sampling if stages == 2 else card.sampling.model_copy(update={"refine_steps": None})
-    return card.model_copy(update={"shape": shape, "sampling": sampling, "options": {**card.options, **options}})
+    changes: dict[str, Any] = {"shape": shape, "options": {**card.options, **options}}
+    if stages == 1:
+        changes["sampling"] = card.sampling.model_copy(update={"refine_steps": None})
+        changes["weights"] = _without_second_stage(card.weights)
+    return card.model_copy(update=changes)
+
+
+def _without_second_stage(weights: Weights) -> Weights:
+    refining = {lora.borrowed for lora in weights.loras if lora.refines} | {UPSAMPLER}
+    borrowed = {name: thing for name, thing in weights.borrowed.items() if name not in refining}
+    loras = tuple(lora for lora in weights.loras if not lora.refines)
+    return weights.model_copy(update={"borrowed": borrowed, "loras": loras})
 
 
 @cache

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
-from pipelines.registry import load_registry
+from pipelines import snapshot
+from pipelines.errors import WeightsMissing
+from pipelines.registry import family_of, load_registry
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
+from tests.pipelines.families.contract import CPU, FamilyContract, tiny
 from tests.pipelines.families.making import equal, fit, quick_sketches
 
 __all__ = ["quick_sketches"]
@@ -159,5 +162,26 @@ class TestFull(Ltx2Contract):
 
 
 class TestDistilled(Ltx2Contract):
+    def test_parts_that_a_card_does_without_need_not_be_there(self, checkpoint: Path, tmp_path: Path) -> None:
+        """LTX-2.5's index names a model that writes prompts anew, and what guesses lengths."""
+        for part in checkpoint.iterdir():
+            (tmp_path / part.name).symlink_to(part)
+        index = json.loads((checkpoint / "model_index.json").read_text())
+        index |= {
+            "prompt_enhancer": ["transformers", "Gemma3ForConditionalGeneration"],
+            "duration_head": ["ltx2", "LTX2DurationHead"],
+        }
+        (tmp_path / "model_index.json").unlink()
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        with pytest.raises(WeightsMissing):
+            self.load(tmp_path)
+        without = load_registry().cards["ltx-2.5-distilled"].weights.without
+        assert not snapshot.missing(tmp_path, without)
+        weights = self.card.weights.model_copy(update={"without": without})
+        card = self.card.model_copy(update={"weights": weights})
+        loaded = family_of(card).load(card, tmp_path, CPU)
+        assert loaded._host.pipe.prompt_enhancer is None
+        loaded.close()
+
     card = tiny("ltx-2.3-distilled", SIZES, FRAMES, max_sequence_length=TOKENS)
     steps = 8
