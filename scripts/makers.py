@@ -69,6 +69,7 @@ class Ours:
         family = family_of(card)
         if task.random:
             pipe = _random_pipe(task, card)
+            card = _without_refining(card)
             self.pipeline: Any = family(Host(pipe, card, task.plan), card)  # pyright: ignore[reportCallIssue]
         else:
             self.pipeline = family.load(card, weights_folder(card), task.plan)
@@ -154,6 +155,12 @@ class Plain:
 
 class _Enough(Exception):
     """One step is all that is counted."""
+
+
+def _without_refining(card: ModelCard) -> ModelCard:
+    """Return a card without the LoRAs of its second stage: they are files, which weights by chance have none of."""
+    loras = tuple(lora for lora in card.weights.loras if not lora.refines)
+    return card.model_copy(update={"weights": card.weights.model_copy(update={"loras": loras})})
 
 
 def _random_pipe(task: Task, card: ModelCard) -> Any:

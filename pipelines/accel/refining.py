@@ -152,7 +152,7 @@ def begun(request: GenerationRequest, state: bytes | None, device: str) -> tuple
 
 
 def doubled(upsample: Any, latents: Tensor, refinement: Refinement) -> Tensor:
-    """Return latents of twice the height and width, of the kind that they are.
+    """Return latents of twice the height and width, of the kind that they are, float32 as loops keep them.
 
     Args:
         upsample: diffusers' pipeline for it.
@@ -164,4 +164,4 @@ def doubled(upsample: Any, latents: Tensor, refinement: Refinement) -> Tensor:
         adain_factor=refinement.adain,
         tone_map_compression_ratio=refinement.tone_mapping,
         output_type="latent",
-    ).frames
+    ).frames.float()

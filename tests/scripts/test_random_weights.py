@@ -8,7 +8,8 @@ from safetensors import safe_open
 
 from pipelines.plan import MemoryPlan
 from pipelines.registry import load_registry, weights_folder
-from scripts import random_weights
+from pipelines.shapes import FrameSize
+from scripts import measuring, random_weights
 from scripts.makers import Task
 from scripts.measuring import measure
 
@@ -70,6 +71,19 @@ def test_a_tiny_one_makes_a_clip(card: str) -> None:
     done = measure(Task(card, MemoryPlan("cpu"), tiny=True, runs=0))
     assert done.error == ""
     assert done.frames == CARDS[card].shape.min_frames
+
+
+@pytest.mark.parametrize("card", ["ltx-2.3", "ltx-video-0.9.8-distilled"])
+def test_a_tiny_one_makes_a_clip_in_two_stages(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = FrameSize(width=128, height=64, stages=2)
+    shape = CARDS[card].shape.model_copy(update={"sizes": (size,)})
+    monkeypatch.setattr(measuring, "card_of", lambda _: CARDS[card].model_copy(update={"shape": shape}))
+    done = measure(Task(card, MemoryPlan("cpu"), tiny=True, runs=0))
+    assert done.error == ""
+    least = CARDS[card].sampling
+    assert done.steps == max(2, least.min_inference_steps) + (least.refine_steps or 0)
+    # One step of two stages stands for no other.
+    assert done.flops_per_step == 0
 
 
 def test_what_nobody_wrote_down_is_said_to_be_so() -> None:

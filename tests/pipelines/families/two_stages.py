@@ -14,6 +14,7 @@ from pipelines.card import ModelCard
 from pipelines.checkpoint import Checkpoints
 from pipelines.engine import generate
 from pipelines.errors import Cancelled, WeightsMissing
+from pipelines.plan import MemoryPlan
 from pipelines.types import NOTHING_GIVEN, Frames, Given, Lora, Progress, Stage
 from pipelines.weights import Borrowed
 from tests.pipelines.families.contract import FamilyContract
@@ -69,6 +70,18 @@ class TwoStageContract(FamilyContract):
             assert equal(resumed, whole), f"after step {done}"
             assert tokens == expected, f"after step {done}"
         watch.remove()
+
+    def test_a_loop_in_fewer_numbers_goes_on_in_the_second_stage_to_the_bit(
+        self, checkpoint: Path, album: Path
+    ) -> None:
+        """What doubles latents computes in them, and what pictures are held to must not."""
+        pipeline = self.load(checkpoint, MemoryPlan("cpu", "bfloat16"))
+        request = self.wish(album, conditions=self.pictures(album, first_frame="red", last_frame="blue"))
+        conditioning, kept = pipeline.encode(request), Kept()
+        whole = pipeline.denoise(request, conditioning, NOTHING_GIVEN, kept.on_step)
+        state = kept[request.num_inference_steps]
+        assert equal(pipeline.denoise(request, conditioning, Given(state=state), lambda _: None), whole)
+        pipeline.close()
 
     def test_a_clip_that_was_stopped_in_the_second_stage_is_the_same_clip(
         self, pipeline: Any, album: Path, usual: Frames, tmp_path: Path
