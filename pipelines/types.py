@@ -189,6 +189,11 @@ class GenerationRequest:
         return self.num_inference_steps + self.refine_steps
 
     @property
+    def whole_steps(self) -> int:
+        """What they cost, in steps at the clip's size: at half of it, a step has a quarter of the tokens."""
+        return self.refine_steps + -(-self.num_inference_steps // 4) if self.refine_steps else self.num_inference_steps
+
+    @property
     def pieces(self) -> tuple[Window, ...]:
         """The windows, at least one."""
         return self.windows or (Window(self.shape.frames),)

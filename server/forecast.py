@@ -53,7 +53,7 @@ def predict(timings: Sequence[Timing], request: GenerationRequest) -> Prediction
     alike = [timing for timing in timings if timing.use == use_of(request)] or list(timings)
     nearest = min(alike, key=lambda timing: _distance(timing, request))
     volume = _volume(request.shape) / _volume(nearest.shape)
-    steps = request.num_inference_steps / nearest.steps
+    steps = request.whole_steps / nearest.steps
     seconds = 0.0
     for stage, stage_s in nearest.stage_s.items():
         if stage is not Stage.LOAD:
@@ -101,5 +101,5 @@ def _volume(shape: VideoShape) -> int:
 def _distance(timing: Timing, request: GenerationRequest) -> tuple[float, float]:
     return (
         abs(math.log(_volume(timing.shape) / _volume(request.shape))),
-        abs(math.log(timing.steps / request.num_inference_steps)),
+        abs(math.log(timing.steps / request.whole_steps)),
     )

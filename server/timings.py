@@ -25,7 +25,7 @@ class Timing:
         device: Where it was made.
         use: What it did; an edit takes other steps than a new clip.
         shape: What the model made.
-        steps: Denoising steps that were asked for.
+        steps: Denoising steps, by what they cost: as many at the size of ``shape``.
         stage_s: Seconds per stage. ``load`` is there only if the model had to be loaded.
         peak_memory_bytes: Highest memory of the device (or of the process, on a CPU).
         updated_at: Unix seconds.
@@ -54,7 +54,7 @@ def expected_s(timings: Sequence[Timing], request: GenerationRequest, *, loads: 
         request: What is to be made.
         loads: Whether the model has to be loaded first.
     """
-    kind = (use_of(request), request.shape[:3], request.num_inference_steps)
+    kind = (use_of(request), request.shape[:3], request.whole_steps)
     alike = next((t.stage_s for t in timings if (t.use, t.shape[:3], t.steps) == kind), None)
     load_s = next((t.stage_s[Stage.LOAD] for t in timings if Stage.LOAD in t.stage_s), None)
     if alike is None or (loads and load_s is None):
@@ -79,7 +79,7 @@ class TimingStore:
         shape = request.shape
         kind: dict[str, object] = {
             "card": card, "device": device, "use": use_of(request), "frames": shape.frames,
-            "height": shape.height, "width": shape.width, "steps": request.num_inference_steps,
+            "height": shape.height, "width": shape.width, "steps": request.whole_steps,
         }  # fmt: skip
         same = [timings.c[name] == value for name, value in kind.items()]
         with self._notes.begin() as db:

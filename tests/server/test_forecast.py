@@ -31,6 +31,13 @@ def test_time_grows_with_steps_and_frames(make_request: MakeRequest) -> None:
     assert twice.seconds == pytest.approx(0.5 + 16.0 + 2.0 + 1.0)
 
 
+def test_a_step_at_half_the_size_takes_a_quarter_of_the_time(make_request: MakeRequest) -> None:
+    """Four at the whole size took four seconds: eight at half of it take two, and three at the whole take three."""
+    staged = predict([timing()], make_request(shape=VideoShape(17, 96, 160, 8), num_inference_steps=8, refine_steps=3))
+    assert staged is not None
+    assert staged.seconds == pytest.approx(0.5 + 5.0 + 1.0 + 0.5)
+
+
 def test_a_clip_of_the_same_kind_counts_first(make_request: MakeRequest) -> None:
     assert predict([timing(17, use="edit", peak=99), timing(33, peak=20)], make_request()) is not None
     assert predict([timing(17, use="edit", peak=99), timing(33, peak=20)], make_request())[1] == 20  # type: ignore[index]
