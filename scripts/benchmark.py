@@ -37,7 +37,7 @@ from pipelines.needs import Demand, needs, typical_request
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.registry import installed, load_registry
 from scripts import measuring, random_weights
-from scripts.makers import Task
+from scripts.makers import Task, has_plain
 from scripts.measuring import Measured
 from scripts.plot_results import report, table
 
@@ -130,7 +130,7 @@ def tasks(options: argparse.Namespace, kept: Path) -> list[Task]:
         kept: Folder for the frames that others are compared with.
     """
     cards = load_registry().cards
-    names = random_weights.known() if options.cards == ["all"] else options.cards
+    names = list(filter(_is_built, random_weights.known())) if options.cards == ["all"] else options.cards
     found: list[Task] = []
     for number, (name, size, seconds) in enumerate(product(names, options.size, options.seconds)):
         # What ships is small as it is, and nowhere written down.
@@ -142,9 +142,14 @@ def tasks(options: argparse.Namespace, kept: Path) -> list[Task]:
                 frames=str(kept / f"{number}.npy"),
             )  # fmt: skip
             found.append(ours)
-            if options.baseline and not ours.is_lossy:
+            if options.baseline and not ours.is_lossy and has_plain(cards[name]):
                 found.append(replace(ours, plain=True))
     return found
+
+
+def _is_built(name: str) -> bool:
+    """Tell whether weights by chance are stored as the model's are: in files that pack them, none are."""
+    return all(part.stored is None for part in load_registry().cards[name].weights.components.values())
 
 
 def _plans(options: argparse.Namespace) -> list[MemoryPlan]:

@@ -91,6 +91,21 @@ class Ours:
         self.pipeline.close()
 
 
+# What cards say in words of their own, as LTX-2's pipeline calls it; what sound is not told, it takes as by default.
+_CALLED = {
+    "stg_blocks": ("spatio_temporal_guidance_blocks",),
+    "cross_timestep": ("use_cross_timestep",),
+    "stg_scale": ("stg_scale", "audio_stg_scale"),
+    "modality_scale": ("modality_scale", "audio_modality_scale"),
+    "guidance_rescale": ("guidance_rescale", "audio_guidance_rescale"),
+}
+
+
+def has_plain(card: ModelCard) -> bool:
+    """Tell whether one call of diffusers makes a model's clips: none does by blocks alone, or by solvers of ours."""
+    return "solver" not in card.options and "Modular" not in card.weights.layout
+
+
 class Plain:
     """A clip by one call of diffusers, offloaded as diffusers does it."""
 
@@ -115,7 +130,9 @@ class Plain:
         if task.plan.tiled:
             self.pipe.vae.enable_tiling()
         self.pipe.set_progress_bar_config(disable=True)
-        self._options = card.options
+        self._options: dict[str, Any] = {}
+        for name, value in card.options.items():
+            self._options |= dict.fromkeys(_CALLED.get(name, (name,)), value)
         if task.tiny and hasattr(self.pipe, "target_size"):
             # It makes pictures of its own size, whatever it is given.
             self.pipe.target_size = card.shape.sizes[0].height
@@ -135,12 +152,19 @@ class Plain:
             "frames": shape.frames,
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": request.guidance_scale,
+            "guidance_scale_2": request.guidance_scale_2 if self.pipe.components.get("transformer_2") else None,
+            # Sizes are asked for as they are, and not as the nearest of a list.
+            "use_resolution_binning": False,
             "frame_rate": float(shape.fps),
             "generator": torch.Generator("cpu").manual_seed(request.seed),
             "output_type": "np",
             "image": pictures.get(0),
             "last_image": pictures.get(shape.frames - 1),
         }
+        if "flow_shift" in self.pipe.scheduler.config and request.flow_shift != 1:
+            self.pipe.scheduler = type(self.pipe.scheduler).from_config(
+                self.pipe.scheduler.config, flow_shift=request.flow_shift
+            )
         takes = inspect.signature(type(self.pipe).__call__).parameters
         made = self.pipe(**{name: value for name, value in said.items() if name in takes and value is not None})
         yield (np.asarray(made.frames[0]) * 255).round().astype(np.uint8)

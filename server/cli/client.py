@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mimetypes
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import httpx2
@@ -55,18 +56,13 @@ class Client:
             return False
         return True
 
-    def create(self, fields: Mapping[str, JsonValue], image: Path | None) -> Video:
-        """Ask for a video; ``image`` becomes its first frame."""
-        if image is None:
+    def create(self, fields: Mapping[str, JsonValue], pictures: Mapping[str, Path] | None = None) -> Video:
+        """Ask for a video, with pictures by the names of their fields."""
+        if not pictures:
             return _video(self._send("POST", "/v1/videos", json=dict(fields)))
-        kind = mimetypes.guess_type(image.name)[0] or "application/octet-stream"
-        try:
-            with image.open("rb") as picture:
-                files = {"input_reference": (image.name, picture, kind)}
-                form = {name: str(value) for name, value in fields.items()}
-                return _video(self._send("POST", "/v1/videos", data=form, files=files))
-        except OSError as error:
-            raise Failure(f"cannot read {image}: {error.strerror}", Outcome.MISUSED) from error
+        with ExitStack() as opened:
+            files = {name: _picture(path, opened) for name, path in pictures.items()}
+            return _video(self._send("POST", "/v1/videos", data=_form(fields), files=files))
 
     def make(self, path: str, fields: Mapping[str, JsonValue], video: Path | None = None) -> Video:
         """Ask for a video that is made from others, as JSON; or from the file ``video``, as a form."""
@@ -78,8 +74,7 @@ class Client:
         """Send a form with an MP4."""
         try:
             with video.open("rb") as content:
-                form = {name: str(value) for name, value in fields.items()}
-                return self._send("POST", path, data=form, files={"video": (video.name, content, "video/mp4")})
+                return self._send("POST", path, data=_form(fields), files={"video": (video.name, content, "video/mp4")})
         except OSError as error:
             raise Failure(f"cannot read {video}: {error.strerror}", Outcome.MISUSED) from error
 
@@ -163,6 +158,27 @@ class Client:
             message = f"no server answers at {self.url}; start one with: homereel serve"
             return Failure(message, is_connection=True)
         return Failure(f"the connection to {self.url} failed: {error or type(error).__name__}", is_connection=True)
+
+
+def _form(fields: Mapping[str, JsonValue]) -> dict[str, str | list[str]]:
+    """Return fields as those of a form, with lists of objects as OpenAI's clients send them: ``name[][key]``."""
+    told: dict[str, str | list[str]] = {}
+    for name, value in fields.items():
+        if isinstance(value, list):
+            objects = [item for item in value if isinstance(item, dict)]
+            told |= {f"{name}[][{key}]": [str(item[key]) for item in objects] for key in objects[0]}
+        else:
+            told[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return told
+
+
+def _picture(path: Path, opened: ExitStack) -> tuple[str, IO[bytes], str]:
+    """Open a picture for sending, until ``opened`` is closed."""
+    try:
+        content = opened.enter_context(path.open("rb"))
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", Outcome.MISUSED) from error
+    return path.name, content, mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def _video(response: httpx2.Response) -> Video:

@@ -30,6 +30,14 @@ _SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("--model", "model", str, "which model makes it (see: homereel list)"),
     ("--steps", "num_inference_steps", int, "denoising steps"),
     ("--guidance", "guidance_scale", float, "how closely to follow the prompt"),
+    ("--flow-shift", "flow_shift", float, "how far noise levels are shifted, for models that let it be chosen"),
+    ("--step-cache", "step_cache", float, "lossy: share below which a step takes the last one's results, as 0.05"),
+    ("--priority", "priority", int, "how far ahead of others, from -10 to 10"),
+)
+# Pictures: flag, name on the wire, help.
+_PICTURES = (
+    ("--image", "input_reference", "picture that becomes the first frame"),
+    ("--last-image", "last_frame", "picture that becomes the last frame"),
 )
 
 
@@ -48,7 +56,11 @@ def configure(parser: ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("--seed", type=int, help="same request, same seed, same frames")
     parser.add_argument("--n", type=_clip_count, default=1, metavar="N", help="make N videos with seeds S, S+1, ...")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="picture that becomes the first frame")
+    for flag, name, summary in _PICTURES:
+        parser.add_argument(flag, dest=name, type=Path, metavar="FILE", help=summary)
+    parser.add_argument("--character", action="append", metavar="ID", help="character to show; may be given again")
+    parser.add_argument("--lora", action="append", metavar="NAME[:WEIGHT]", help="LoRA to use; may be given again")
+    parser.add_argument("--no-sound", action="store_true", help="make none, with models that make it")
     for flag, name, kind, summary in _SETTINGS:
         parser.add_argument(flag, dest=name, type=kind, help=summary)
 
@@ -57,10 +69,17 @@ def run(options: Namespace) -> int:
     """Make the videos; print the path of each, or its JSON."""
     fields: dict[str, JsonValue] = {"prompt": _prompt(options)}
     fields |= {name: getattr(options, name) for _, name, _, _ in _SETTINGS if getattr(options, name) is not None}
+    if options.character:
+        fields["characters"] = [{"id": character} for character in options.character]
+    if options.lora:
+        fields["lora"] = ",".join(options.lora)
+    if options.no_sound:
+        fields["generate_sound"] = False
+    pictures = {name: getattr(options, name) for _, name, _ in _PICTURES if getattr(options, name) is not None}
     plans = _plans(options.seed, options.output, options.n)
     check_output(options.output)
     wanted = [
-        Wanted(partial(Client.create, fields=_seeded(fields, plan.seed), image=options.image), plan.path)
+        Wanted(partial(Client.create, fields=_seeded(fields, plan.seed), pictures=pictures), plan.path)
         for plan in plans
     ]
     with connected_or_own() as client:

@@ -43,9 +43,9 @@ def test_list_shows_every_model_and_its_aliases(homereel: Run) -> None:
 
 def test_ps_shows_workers_and_open_videos_in_their_order(stage: Stage, homereel: Run) -> None:
     with Client(stage.url) as client:
-        done = client.create({"prompt": "done"}, None)
+        done = client.create({"prompt": "done"})
         stage.works = False
-        first, second = (client.create({"prompt": prompt}, None) for prompt in ("[bold]first\x1b[2J", "second"))
+        first, second = (client.create({"prompt": prompt}) for prompt in ("[bold]first\x1b[2J", "second"))
     stage.announce()
     _, printed, _ = homereel("ps", "--json")
     shown = json.loads(printed)
@@ -61,9 +61,9 @@ def test_ps_shows_workers_and_open_videos_in_their_order(stage: Stage, homereel:
 
 def test_cancel_stops_what_waits_and_says_what_it_could_not_stop(stage: Stage, homereel: Run) -> None:
     with Client(stage.url) as client:
-        done = client.create({"prompt": "done"}, None)
+        done = client.create({"prompt": "done"})
         stage.works = False
-        waiting = client.create({"prompt": "waiting"}, None)
+        waiting = client.create({"prompt": "waiting"})
     unknown = "video_" + "0" * 48
     status, printed, complaint = homereel("cancel", done.id, unknown, waiting.id)
     assert (status, printed) == (1, f"{waiting.id}\n")

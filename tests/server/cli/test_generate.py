@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from server.assets import AssetStore
+from server.cli.client import Client
 from server.jobs import JobError, JobStatus
 from tests.server.cli.conftest import MP4, Stage
 
@@ -65,6 +66,43 @@ def test_an_image_becomes_the_first_frame(stage: Stage, homereel: Run, tmp_path:
     (condition,) = stage.store.get(stage.jobs()[0]).request.conditions
     assert condition.frame == 0
     assert condition.path.read_bytes() == (tmp_path / "first.png").read_bytes()
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["as JSON", "as a form"])
+def test_characters_and_whatever_else_a_request_takes_can_be_said(
+    stage: Stage, homereel: Run, tmp_path: Path, image: bool
+) -> None:
+    Image.new("RGB", (160, 96), "red").save(tmp_path / "red.png")
+    with Client(stage.url) as client, (tmp_path / "red.png").open("rb") as picture:
+        files = {"image": ("red.png", picture, "image/png")}
+        made = client._send("POST", "/v1/videos/characters", data={"name": "Mossy"}, files=files).json()
+    pictured = ["--image", tmp_path / "red.png"] if image else []
+    words = ["--character", made["id"], "--step-cache", "0.05", "--priority", "3", "--no-sound", *pictured]
+    status, _, said = homereel("generate", "Mossy at night", "-o", tmp_path / "out.mp4", *words)
+    assert status == 0, said
+    job = stage.store.get(stage.jobs()[0])
+    assert len(job.request.references) == 1
+    assert job.priority == 3
+    assert job.request.sound is False
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--last-image", "red.png"], "takes no picture for its last frame"),
+        (["--lora", "grain:0.8", "--lora", "dust"], "LoRA"),
+        (["--flow-shift", "5"], "does not let flow_shift be chosen"),
+        (["--last-image", "gone.png"], "cannot read gone.png"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused_by_the_server(
+    stage: Stage, homereel: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (160, 96), "red").save("red.png")
+    status, _, said = homereel("generate", "a ball", "-o", "out.mp4", "--model", "homereel-mini", *words)
+    assert (status, sentence in said) == (2, True), said
+    assert stage.jobs() == []
 
 
 def test_the_prompt_may_come_from_a_file(stage: Stage, homereel: Run, tmp_path: Path) -> None:

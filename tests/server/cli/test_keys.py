@@ -90,11 +90,11 @@ def test_a_running_server_learns_of_keys_and_what_it_made_can_be_adopted(
 ) -> None:
     place = ["--store-url", str(stage.store.engine.url)]
     with Client(stage.url) as client:
-        orphan = client.create({"prompt": "made by nobody"}, None)
+        orphan = client.create({"prompt": "made by nobody"})
     _, secret, said = homereel("keys", "create", *place)
     assert "1 videos made without a key are nobody's now" in said
     with Client(stage.url, secret.strip()) as client:
-        assert client.create({"prompt": "mine"}, None).id
+        assert client.create({"prompt": "mine"}).id
         with pytest.raises(Failure, match="no video"):
             client.retrieve(orphan.id)
     made = json.loads(homereel("keys", "create", "--adopt", "--json", *place)[1])
@@ -121,6 +121,6 @@ def test_a_server_of_a_commands_own_asks_for_the_key_too(run: Run, tmp_path: Pat
     secret = run("create")[1].strip()
     with own_server(tmp_path / "data") as url:
         with Client(url) as client, pytest.raises(Failure, match="HOMEREEL_API_KEY"):
-            client.create({"prompt": "a ball"}, None)
+            client.create({"prompt": "a ball"})
         with Client(url, secret) as client:
             assert list(client.open_videos()) == []
