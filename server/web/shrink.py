@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import string
 import subprocess
 import sys
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +22,9 @@ _MEDIA_TYPES = {".js": "application/javascript", ".css": "text/css"}
 _VENDOR = "vendor/"
 # Of scripts, only templates keep their line breaks. Space before a tag or a value is layout there: htm drops it anyway.
 _INDENT = re.compile(r"\n +(?=<|\$\{)")
+# Within a tag of a template, where htm takes such values without quotes.
+_QUOTED = re.compile(r'(?<=\s)([a-z][A-Za-z-]*)="([\w-]+)"(?=[ \n>]|/>)')
+_PROPERTY = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
 def shrunk(contents: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -52,7 +56,19 @@ def main() -> None:
     library: Any = minify
     texts: dict[str, str] = json.load(sys.stdin)
     smaller = {name: library.string(_kind(name), text) for name, text in texts.items()}
-    json.dump({name: _INDENT.sub("\n", text) for name, text in smaller.items()}, sys.stdout)
+    briefly = _renamed("".join(text for name, text in smaller.items() if name.endswith(".css")))
+    json.dump({name: briefly(_tags(name, text)) for name, text in smaller.items()}, sys.stdout)
+
+
+def _tags(name: str, text: str) -> str:
+    return _QUOTED.sub(r"\1=\2", _INDENT.sub("\n", text)) if name.endswith(".js") else text
+
+
+def _renamed(styles: str) -> Callable[[str], str]:
+    """Return what gives the styles' own properties short names, in whichever file they are."""
+    known = sorted(set(re.findall(r"(--[a-z][a-z0-9-]*):", styles)))
+    brief = {name: f"--{string.ascii_letters[place]}" for place, name in enumerate(known[: len(string.ascii_letters)])}
+    return partial(_PROPERTY.sub, lambda found: brief.get(found[0], found[0]))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,23 @@ def test_of_templates_their_layout_is_taken_out_and_their_text_stays() -> None:
     assert b"\n  -d </p>`" in sent
 
 
+def test_tags_of_templates_lose_the_quotes_that_they_can_do_without() -> None:
+    source = b'export const a = (b) => html`<p class="row" title="two words" id="x"/><b class="y">a="c"</b>`'
+    assert b'`<p class=row title="two words" id=x/><b class=y>a="c"</b>`' in shrink.shrunk({"a.js": source})["a.js"]
+
+
+def test_what_styles_name_has_one_short_name_wherever_it_is_said() -> None:
+    sources = {
+        "a.css": b":root{--accent:red;--accent-soft:pink}p{color:var(--accent);background:var(--accent-soft)}",
+        "b.js": b"export const f=(e,n)=>{for(;n--;)e.style.setProperty('--accent','blue'+'block--accent')}",
+    }
+    sent = shrink.shrunk(sources)
+    assert sent["a.css"] == b":root{--a:red;--b:pink}p{color:var(--a);background:var(--b)}"
+    assert b'"--a"' in sent["b.js"]
+    assert b"block--accent" in sent["b.js"]
+    assert b"--;" in sent["b.js"]
+
+
 def test_without_the_minifier_the_sources_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink, "find_spec", lambda _name: None)
     shrink._minified.cache_clear()
