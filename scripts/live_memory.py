@@ -8,6 +8,7 @@ gaps are not in it.
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import weakref
 from collections.abc import Callable
@@ -101,6 +102,22 @@ def kandinsky(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]
     }
 
 
+def kandinsky_sounding(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """What the denoiser of Kandinsky 6 takes at a step, with a picture behind the clip's own latents."""
+    config, words = model.config, 1024
+    grid = ((shape.frames - 1) // 4 + 2, shape.height // 8, shape.width // 8)
+    return {
+        "hidden_states": tensor(1, *grid, 2 * config.in_visual_dim + 1),
+        "audio_hidden_states": tensor(1, math.ceil(shape.seconds * 44100 / 1024), config.in_audio_dim),
+        "encoder_hidden_states": tensor(1, words, config.in_text_dim),
+        "encoder_attention_mask": torch.ones(1, words, dtype=torch.bool),
+        "pooled_projections": tensor(1, config.in_text_dim2),
+        "timestep": tensor(1),
+        "visual_token_type_ids": torch.zeros(1, grid[0], dtype=torch.long),
+        "visual_rope_pos": tuple(torch.arange(side) for side in (grid[0], grid[1] // 2, grid[2] // 2)),
+    }
+
+
 def sana(model: Any, shape: VideoShape, tensor: Callable[..., torch.Tensor]) -> dict[str, Any]:
     """What the denoiser of SANA-Video takes at a step: one prediction, of which guidance makes two at once."""
     grid = ((shape.frames - 1) // 4 + 1, shape.height // 8, shape.width // 8)
@@ -167,6 +184,7 @@ INPUTS: dict[str, Inputs] = {
     "WanTransformer3DModel": wan,
     "WanVACETransformer3DModel": wan,
     "Kandinsky5Transformer3DModel": kandinsky,
+    "Kandinsky6Transformer3DModel": kandinsky_sounding,
     "SanaVideoTransformer3DModel": sana,
     "MiniMaxH3Transformer3DModel": packed,
 }
