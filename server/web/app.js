@@ -70,7 +70,7 @@ const Create = () => html`
     <${Compose} />
     <div class="create-main"><${Stage} /><${Queue} /><${Strip} /></div></main>`;
 
-const VIEWS = { create: Create, gallery: Gallery, compare: Compare, library: Library, system: System };
+const VIEW_OF = { create: Create, gallery: Gallery, compare: Compare, library: Library, system: System };
 
 function App() {
   usePaste();
@@ -86,7 +86,7 @@ function App() {
     addEventListener('keydown', onKey);
     return () => removeEventListener('keydown', onKey);
   }, []);
-  const View = VIEWS[route.value.view];
+  const View = VIEW_OF[route.value.view];
   // Another view begins at its top, as another page would.
   useLayoutEffect(() => scrollTo(0, 0), [route.value.view]);
   return html`

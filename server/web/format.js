@@ -53,7 +53,7 @@ const STAGES = /** @type {Record<string, string>} */ ({
 });
 
 /** @param {Video} video What is being done to it, in words. */
-export function stage(video) {
+export function stageName(video) {
   if (video.status !== 'in_progress') return '';
   const name = STAGES[video.stage ?? ''] ?? 'Starting';
   return video.stage === 'denoise' && video.total_steps ? `${name} · step ${video.step} of ${video.total_steps}` : name;

@@ -1,5 +1,5 @@
 // All finished videos, however many: only the rows in sight exist, and each plays when it is pointed at.
-import { contentPath, get, useShown } from './api.js';
+import { contentPath, get, post, useShown } from './api.js';
 import { ago, counted, pixels, times } from './format.js';
 import { Icon } from './icons.js';
 import { batch, computed, effect, html, signal, useEffect, useLayoutEffect, useMemo, useRef, useSignal, typed } from './lib.js';
@@ -35,13 +35,13 @@ function noteScroll() {
   resting = setTimeout(() => { hurries.value = false; }, 120);
 }
 
-let asking = new AbortController();
+let querying = new AbortController();
 async function load({ anew = false } = {}) {
   if (isLoading.value && !anew) return;
-  asking.abort();
-  asking = new AbortController();
+  querying.abort();
+  querying = new AbortController();
   isLoading.value = true;
-  const { signal: mine } = asking;
+  const { signal: mine } = querying;
   const page = await attempt(() => get(query(anew ? undefined : listed.value.at(-1)), mine));
   if (mine.aborted) return;
   batch(() => {
@@ -181,7 +181,6 @@ function Picked({ onJoin }) {
 
 /** @param {string[]} ids */
 async function join(ids) {
-  const { post } = await import('./api.js');
   const made = await attempt(() => post('/v1/videos/join', { videos: ids.map((id) => ({ id })) }));
   if (!made) return;
   learn(made);

@@ -15,7 +15,7 @@ const beats = signal(/** @type {{template: string, slots: Record<string, string>
 /** The template that is being changed, or the one that a new one begins as. */
 const written = signal(/** @type {Template | null} */ (null));
 /** @type {Template} */
-const BLANK = { id: '', name: '', description: '', text: '', slots: [], shipped: true, revision: null };
+const UNWRITTEN = { id: '', name: '', description: '', text: '', slots: [], shipped: true, revision: null };
 
 /** @param {string} template */
 function choose(template) {
@@ -146,7 +146,7 @@ function Templates() {
           <strong>${name}</strong><span>${description || text}</span></button>
           ${!shipped && html`<${IconButton} icon="trash" label=${`Delete ${name}`} onClick=${() => attempt(async () => { await remove(`/v1/prompts/templates/${id}`); beats.value = []; await loadTemplates(); })} />`}</li>`)}
         ${templates.value === null && [0, 1, 2, 3].map((index) => html`<li key=${index} class="skeleton template"></li>`)}
-        <li><button type="button" class="button" onClick=${() => { written.value = BLANK; }}><${Icon} name="create" />Your own</button></li></ul>
+        <li><button type="button" class="button" onClick=${() => { written.value = UNWRITTEN; }}><${Icon} name="create" />Your own</button></li></ul>
       ${written.value ? html`<${Editor} key=${`${written.value.id}${written.value.revision}`} template=${written.value} />` : html`<${Composer} />`}
     </div>`;
 }

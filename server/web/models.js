@@ -106,7 +106,7 @@ function matches(model, names, by) {
 }
 
 /** @param {{shown: number, all: number}} props */
-function Filters({ shown, all }) {
+function ModelFilters({ shown, all }) {
   const by = wanted.value;
   const set = (/** @type {Partial<Wanted>} */ news) => { wanted.value = { ...by, ...news }; };
   return html`
@@ -142,7 +142,7 @@ export function Models() {
   return html`
     <div class="section-head"><h2>Models</h2></div>
     ${all.value === null ? html`<div class="models">${[0, 1, 2, 3].map((index) => html`<div class="skeleton model-row" key=${index}></div>`)}</div>` : html`
-      <${Filters} shown=${shown.length} all=${cards.length} />
+      <${ModelFilters} shown=${shown.length} all=${cards.length} />
       <${Group} title="On this machine" models=${shown.filter(({ installed }) => installed)} names=${names} done=${done} />
       <${Group} title="To fetch" models=${[...others].sort((a, b) => Number(a.fits_device === false) - Number(b.fits_device === false))} names=${names} done=${done} />
       ${shown.length === 0 && html`<${Empty} icon="search" title="No model is like that"><button type="button" class="button" onClick=${() => { wanted.value = ANY; }}>Show all</button></${Empty}>`}`}`;

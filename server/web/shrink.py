@@ -16,6 +16,8 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
+from server.web.bundle import ENTRY, joined
+
 _log = logging.getLogger(__name__)
 _MEDIA_TYPES = {".js": "application/javascript", ".css": "text/css"}
 # What others have published stays as it is, so that its hash can be compared.
@@ -30,7 +32,9 @@ _PROPERTY = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 def shrunk(contents: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files by name, those that are ours smaller; all as they are where the minifier is not installed."""
     ours = {name: text.decode() for name, text in contents.items() if _kind(name) and not name.startswith(_VENDOR)}
-    return dict(contents) | {name: text.encode() for name, text in _minified(json.dumps(ours)).items()}
+    smaller = {name: text.encode() for name, text in _minified(json.dumps(ours)).items()}
+    # Some are joined: of ours, what came back is all that there is.
+    return {name: text for name, text in contents.items() if name not in ours or not smaller} | smaller
 
 
 def _kind(name: str) -> str:
@@ -55,6 +59,9 @@ def main() -> None:
 
     library: Any = minify
     texts: dict[str, str] = json.load(sys.stdin)
+    if ENTRY in texts:
+        scripts = {name: texts.pop(name) for name in list(texts) if name.endswith(".js")}
+        texts[ENTRY] = joined(scripts)
     smaller = {name: library.string(_kind(name), text) for name, text in texts.items()}
     briefly = _renamed("".join(text for name, text in smaller.items() if name.endswith(".css")))
     json.dump({name: briefly(_tags(name, text)) for name, text in smaller.items()}, sys.stdout)

@@ -1,7 +1,7 @@
 // What is being made and what has just been made: the picture first, the queue below it.
 import { contentPath, useShown } from './api.js';
 import { edit, reuse } from './draft.js';
-import { duration, pixels, stage as inWords, times } from './format.js';
+import { duration, pixels, stageName, times } from './format.js';
 import { Icon } from './icons.js';
 import { html, signal, useEffect, useSignal } from './lib.js';
 import { Player } from './player.js';
@@ -41,7 +41,7 @@ function Forming({ video }) {
   const isWaiting = video.status === 'queued';
   const starts = queue.value?.waiting.find(({ id }) => id === video.id);
   const place = starts?.queue_position ?? video.queue_position;
-  const words = isWaiting ? (place ? `${place === 1 ? 'Next' : `Number ${place}`} in line` : 'In line') : inWords(video);
+  const words = isWaiting ? (place ? `${place === 1 ? 'Next' : `Number ${place}`} in line` : 'In line') : stageName(video);
   const left = isWaiting ? (starts?.starts_in_s ? `starts in ${duration(starts.starts_in_s)}` : '') : leftOf(video);
   return html`
     <div class="forming">
@@ -117,7 +117,7 @@ function QueueRow({ video, place }) {
         ${isRunning ? html`<${Preview} video=${video} />` : html`<span class="place">${place}</span>`}</button>
       <div class="queue-text"><span class="clamp">${video.prompt}</span>
         ${isRunning && html`<${Progress} value=${video.progress} label=${`Progress of ${video.prompt}`} waiting=${video.stage === 'load'} />`}
-        <span class="note">${[isRunning ? inWords(video) : `${modelName(video.model)} · ${times(video.size)}`, when, video.priority ? `priority ${video.priority > 0 ? '+' : ''}${video.priority}` : ''].filter(Boolean).join(' · ')}</span></div>
+        <span class="note">${[isRunning ? stageName(video) : `${modelName(video.model)} · ${times(video.size)}`, when, video.priority ? `priority ${video.priority > 0 ? '+' : ''}${video.priority}` : ''].filter(Boolean).join(' · ')}</span></div>
       <div class="queue-acts">
         ${!isRunning && html`
           <${IconButton} icon="up" label="Sooner" disabled=${video.priority >= 10} onClick=${() => update(video, { priority: video.priority + 1 })} />
