@@ -154,11 +154,12 @@ def stored_bytes(name: str, part: Component, plan: MemoryPlan) -> int:
     """Return what a part's weights take under a plan."""
     if part.stored is not None:
         return int(part.params * part.stored.bits / 8)
+    wide = part.float32 * BYTES["float32"]
     if is_denoiser(name) and plan.quantisation in (Quantisation.FP8, Quantisation.INT8):
-        return int(part.params * _PACKED_BYTES)
+        return wide + int((part.params - part.float32) * _PACKED_BYTES)
     # Nothing computes in fewer bytes than the plan's.
     own: DType = plan.dtype if part.dtype is None or plan.dtype == "float32" else part.dtype
-    return part.params * BYTES[own]
+    return wide + (part.params - part.float32) * BYTES[own]
 
 
 def parts_bytes(card: ModelCard, plan: MemoryPlan) -> dict[str, int]:

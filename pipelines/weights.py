@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipelines.snapshot import SINGLE_FILES
 from pipelines.types import DType
@@ -29,6 +29,9 @@ class Component(BaseModel):
     params: PositiveInt = Field(description="Parameters, counted from the published configuration.")
     stage: Literal["encode", "denoise", "decode"] = Field(description="The stage that cannot do without it.")
     dtype: DType | None = Field(default=None, description="What it computes in, if that is not the plan's choice.")
+    float32: NonNegativeInt = Field(
+        default=0, description="How many of them diffusers keeps in float32, whatever the rest computes in."
+    )
     stored: Stored | None = Field(default=None, description="How its file has it, if that stays so in memory.")
 
 

@@ -70,13 +70,20 @@ def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **own, **both}
 
 
-def parameters(card: str) -> dict[str, int]:
-    """Count the parameters of every part that has any, without any memory."""
+def parameters(card: str, *, wide: bool = False) -> dict[str, int]:
+    """Count the parameters of every part that has any, without any memory.
+
+    Args:
+        card: Its id.
+        wide: Only those that diffusers keeps in float32; transformers does so beside float16 alone.
+    """
     counts: dict[str, int] = {}
     for name, part in architecture(card)["parts"].items():
         made = _empty(part)
         if isinstance(made, nn.Module):
-            counts[name] = sum(parameter.numel() for parameter in made.parameters())
+            kept: set[str] = set(isinstance(made, diffusers.ModelMixin) and made._keep_in_fp32_modules or ())
+            found = made.named_parameters()
+            counts[name] = sum(p.numel() for path, p in found if not wide or kept & set(path.split(".")))
     return counts
 
 
