@@ -81,7 +81,8 @@ def parameters(card: str, *, wide: bool = False) -> dict[str, int]:
     for name, part in architecture(card)["parts"].items():
         made = _empty(part)
         if isinstance(made, nn.Module):
-            kept: set[str] = set(isinstance(made, diffusers.ModelMixin) and made._keep_in_fp32_modules or ())
+            theirs = getattr(made, "_keep_in_fp32_modules", None) if isinstance(made, diffusers.ModelMixin) else None
+            kept: set[str] = set(theirs or ())
             found = made.named_parameters()
             counts[name] = sum(p.numel() for path, p in found if not wide or kept & set(path.split(".")))
     return counts
