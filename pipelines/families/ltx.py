@@ -35,7 +35,7 @@ from pipelines.accel.step_cache import stream
 from pipelines.card import ModelCard
 from pipelines.images import fitted
 from pipelines.needs import UPSAMPLER
-from pipelines.plan import MemoryPlan
+from pipelines.plan import MemoryPlan, Offload
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
 
 
@@ -132,8 +132,10 @@ class Pipeline(HostedPipeline[Conditioning, Made]):
         self._host.start_measuring()
         with self._host.stage("Encoding the prompt", "text_encoder"):
             words, source_words = self._encode_words(request)
-        with self._host.stage("Encoding", "vae"):
-            self._sketcher.fit()
+        if self._host.plan.offload is not Offload.NONE:
+            # Later the VAE is away. Where it is not, the map is fitted for whoever looks first, and for nobody else.
+            with self._host.stage("Encoding", "vae"):
+                self._sketcher.fit()
         width, height = request.shape.width, request.shape.height
         pictures = {c.path: fitted(c, width, height) for c in request.conditions}
         # Subjects are small and somewhere: padding keeps all of the picture, cropping would not.
