@@ -343,7 +343,9 @@ def test_a_template_of_ones_own_is_written_used_changed_and_deleted(open_page: O
     page.get_by_role("button", name="Change a copy").click()
     page.get_by_label("Name", exact=True).fill("Chase")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("button", name="Tracking shot")).to_have_count(1)
+    expect(page.get_by_role("button", name="Delete Chase")).to_have_count(1)
+    # The copy's sentence says "tracking shot", too.
+    expect(page.get_by_role("button", name=re.compile("^Tracking shot"))).to_have_count(1)
     page.get_by_role("button", name="Delete Chase").click()
     expect(page.get_by_role("button", name="Chase")).to_have_count(0)
 
