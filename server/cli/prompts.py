@@ -133,11 +133,7 @@ def _slots(text: str, known: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _forget(client: Client, options: Namespace) -> None:
-    gone = client.ask("DELETE", f"/v1/prompts/templates/{quote(options.id, safe='')}")
-    if options.json:
-        _print_json([gone])
-    else:
-        print(gone["id"])
+    _remove(client, options, "templates")
 
 
 def _compose(client: Client, options: Namespace) -> None:
@@ -185,7 +181,11 @@ def _starred(client: Client, options: Namespace) -> None:
 
 
 def _unstar(client: Client, options: Namespace) -> None:
-    gone = client.ask("DELETE", f"/v1/prompts/starred/{quote(options.id, safe='')}")
+    _remove(client, options, "starred")
+
+
+def _remove(client: Client, options: Namespace, kind: str) -> None:
+    gone = client.ask("DELETE", f"/v1/prompts/{kind}/{quote(options.id, safe='')}")
     if options.json:
         _print_json([gone])
     else:
