@@ -56,7 +56,22 @@ class HostedPipeline(VideoPipeline[Conditioning, Latents]):
         self._host.close()
 
 
-class DecodedAtOnce(HostedPipeline[Conditioning, Tensor]):
+class PlainlyScaled(HostedPipeline[Conditioning, Latents]):
+    """Has a VAE whose latents one factor normalises."""
+
+    def _encoded(self, frames: Frames) -> Tensor:
+        """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
+        vae = self._host.pipe.vae
+        return encoded(vae, frames, self._host.plan.device) * vae.config.scaling_factor
+
+    def _painted(self, latents: Tensor) -> Tensor:
+        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
+        vae = self._host.pipe.vae
+        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
+        return vae.decode(raw, return_dict=False)[0]
+
+
+class DecodedAtOnce(PlainlyScaled[Conditioning, Tensor]):
     """Has its VAE decode a window in one call."""
 
     @override
@@ -70,14 +85,3 @@ class DecodedAtOnce(HostedPipeline[Conditioning, Tensor]):
         """Return what ``denoise`` returned as ``(1, channels, f, h, w)``."""
         del request
         return latents
-
-    def _encoded(self, frames: Frames) -> Tensor:
-        """Return normalised latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
-        vae = self._host.pipe.vae
-        return encoded(vae, frames, self._host.plan.device) * vae.config.scaling_factor
-
-    def _painted(self, latents: Tensor) -> Tensor:
-        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of latents ``(1, channels, f, h, w)``."""
-        vae = self._host.pipe.vae
-        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
-        return vae.decode(raw, return_dict=False)[0]

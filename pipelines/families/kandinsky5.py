@@ -16,13 +16,13 @@ from diffusers import Kandinsky5I2VPipeline, Kandinsky5T2VPipeline
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
-from transformers import Qwen2Tokenizer
 from typing_extensions import override
 
 from pipelines.accel.host import Host
 from pipelines.accel.hosted import DecodedAtOnce
 from pipelines.accel.lora import loras
 from pipelines.accel.pixels import finite
+from pipelines.accel.qwen import read_by_qwen
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.card import ModelCard
@@ -69,11 +69,7 @@ class Pipeline(DecodedAtOnce[Conditioning]):
     @override
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
         task = Options.model_validate(card.options).task
-        host = Host.load(_KINDS[task], card, weights, plan, tokenizer=None)
-        # The processor around it, which the checkpoint names, cannot do without a reader of videos; none is shown.
-        tokenizer = Qwen2Tokenizer.from_pretrained(weights / "tokenizer", local_files_only=True)
-        host.pipe.register_modules(tokenizer=tokenizer)
-        return cls(host, card)
+        return cls(read_by_qwen(_KINDS[task], card, weights, plan), card)
 
     @override
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Kandinsky 6: pictures and sound in one denoising loop, from words or a first frame.
 
-Source: "Kandinsky 6.0", https://arxiv.org/abs/2610.05608.
+Source: "Kandinsky 6.0 Video: Foundation Models for Synchronized Video and Audio Generation",
+https://arxiv.org/abs/2610.05608.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from diffusers import Kandinsky6TI2VAPipeline
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
-from transformers import Qwen2Tokenizer
 from typing_extensions import override
 
+from pipelines.accel.answers import answered
 from pipelines.accel.host import Host
-from pipelines.accel.pixels import encoded, finite, frames_of
+from pipelines.accel.hosted import PlainlyScaled
+from pipelines.accel.pixels import finite, frames_of
+from pipelines.accel.qwen import read_by_qwen
 from pipelines.accel.resume import Point, resumed
 from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
@@ -59,7 +62,7 @@ class Conditioning:
     pictures: Mapping[Path, Image.Image]
 
 
-class Pipeline(SoundingPipeline[Conditioning]):
+class Pipeline(PlainlyScaled[Conditioning, Made], SoundingPipeline[Conditioning]):
     """Latents of sound are ``(1, channels, length)``; those of both are scaled as the denoiser knows them."""
 
     def __init__(self, host: Host[Any], card: ModelCard) -> None:
@@ -73,11 +76,7 @@ class Pipeline(SoundingPipeline[Conditioning]):
     @classmethod
     @override
     def load(cls, card: ModelCard, weights: Path, plan: MemoryPlan) -> Pipeline:
-        host = Host.load(Kandinsky6TI2VAPipeline, card, weights, plan, tokenizer=None)
-        # The processor around it, which the checkpoint names, cannot do without a reader of videos; none is shown.
-        tokenizer = Qwen2Tokenizer.from_pretrained(weights / "tokenizer", local_files_only=True)
-        host.pipe.register_modules(tokenizer=tokenizer)
-        return cls(host, card)
+        return cls(read_by_qwen(Kandinsky6TI2VAPipeline, card, weights, plan), card)
 
     @override
     @torch.no_grad()
@@ -131,7 +130,8 @@ class Pipeline(SoundingPipeline[Conditioning]):
 
         point = Point.thaw(given.state, self._host.plan.device) if given.state else None
         with (
-            _told(pipe, conditioning.words),
+            # The call takes encoded words but not their masks, without which padding would be attended to.
+            answered(pipe, "encode_prompt", conditioning.words),
             _of_sound(pipe.scheduler) as sounds,
             resumed(pipe, point, generator, sounds),
         ):
@@ -150,17 +150,6 @@ class Pipeline(SoundingPipeline[Conditioning]):
                 callback_on_step_end_tensor_inputs=list(_STREAMS),
             )
         return Made(made.frames, made.audio)
-
-    def _encoded(self, frames: Frames) -> Tensor:
-        """Return scaled latents ``(1, channels, f, h, w)``, float32, of ``(frames, height, width, 3)``."""
-        vae = self._host.pipe.vae
-        return encoded(vae, frames, self._host.plan.device) * vae.config.scaling_factor
-
-    def _painted(self, latents: Tensor) -> Tensor:
-        """Return frames ``(1, 3, frames, height, width)`` in about [-1, 1] of scaled latents."""
-        vae = self._host.pipe.vae
-        raw = latents.to(self._host.plan.device, vae.dtype) / vae.config.scaling_factor
-        return vae.decode(raw, return_dict=False)[0]
 
     @override
     @torch.no_grad()
@@ -183,23 +172,6 @@ class Pipeline(SoundingPipeline[Conditioning]):
 
 def _is_shown(request: GenerationRequest, given: Given) -> bool:
     return bool(request.conditions) or given.before is not None
-
-
-@contextmanager
-def _told(pipe: Any, words: tuple[Tensor | None, ...]) -> Generator[None]:
-    """Have a pipeline find its words encoded while the block runs.
-
-    Its call takes encoded words but not their masks, without which padding would be attended to.
-    """
-
-    def encode_prompt(**_asked: object) -> tuple[Tensor | None, ...]:
-        return words
-
-    pipe.encode_prompt = encode_prompt
-    try:
-        yield
-    finally:
-        del pipe.encode_prompt
 
 
 @contextmanager

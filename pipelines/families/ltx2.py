@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 from torch import Tensor
 from typing_extensions import override
 
+from pipelines.accel.answers import answered
 from pipelines.accel.host import Host
 from pipelines.accel.lora import loras, refining
 from pipelines.accel.pixels import encoded, finite, frames_of
@@ -237,9 +237,9 @@ class Pipeline(SoundingPipeline[Conditioning]):
         else:
             told = tuple(each[-1:] for each in told)
         added = [*request.loras, *(refining(self._host.card) if run.before else ())]
-        answered = _answered(pipe.connectors, told)
+        connected = answered(pipe.connectors, "forward", told)
         going_on = resumed(pipe, point, generator, pipe.audio_scheduler, by_the_first=True)
-        with loras(self._host.pipe, added), answered, going_on:
+        with loras(self._host.pipe, added), connected, going_on:
             made = pipe(
                 **words,
                 **run.arguments,
@@ -309,20 +309,6 @@ class Pipeline(SoundingPipeline[Conditioning]):
             wave = pipe.vocoder(pipe.audio_vae.decode(raw, return_dict=False)[0])
         rate = int(pipe.vocoder.config.output_sampling_rate)
         return sound_of(wave[0], rate, request.shape.seconds)
-
-
-@contextmanager
-def _answered(part: Any, answer: object) -> Generator[None]:
-    """Have a part give an answer that is there already, while the block runs."""
-
-    def forward(*_asked: object, **_more: object) -> object:
-        return answer
-
-    part.forward = forward
-    try:
-        yield
-    finally:
-        del part.forward
 
 
 def _let_hear(pipe: Any) -> None:
