@@ -104,6 +104,18 @@ class ModelCard(BaseModel):
         """What parts compute in that do not follow the plan."""
         return {name: part.dtype for name, part in self.weights.components.items() if part.dtype is not None}
 
+    def in_one_stage(self) -> ModelCard:
+        """Return the card without its sizes in two stages and what only these need; itself if they are none or all."""
+        sizes = tuple(size for size in self.shape.sizes if size.stages == 1)
+        if len(sizes) in (0, len(self.shape.sizes)):
+            return self
+        changes = {
+            "shape": self.shape.model_copy(update={"sizes": sizes}),
+            "sampling": self.sampling.model_copy(update={"refine_steps": None}),
+            "weights": self.weights.in_one_stage(),
+        }
+        return ModelCard.model_validate(dict(self) | changes)
+
     def resolve(self, wish: Wish) -> Resolved:
         """Apply the card's defaults and rules.
 

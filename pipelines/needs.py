@@ -14,7 +14,7 @@ from pipelines.card import ModelCard
 from pipelines.memory import BYTES
 from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.types import LAST, DType, GenerationRequest, ImageCondition, Stage, VideoShape
-from pipelines.weights import Component, OwnLora
+from pipelines.weights import UPSAMPLER, Component, OwnLora
 from pipelines.wish import Wish
 
 GIB = 2**30
@@ -32,8 +32,6 @@ _WIDENING_BYTES = 7.2
 _FUSING_BYTES = 8
 # The names under which diffusers keeps what looks at pictures.
 _EYES = ("vae", "image_encoder")
-UPSAMPLER = "latent_upsampler"
-"""The name under which diffusers keeps what doubles latents."""
 # Blocks on the device at a time when they come and go: the one that computes, the next, what is outside of blocks.
 _BLOCKS_AT_HAND = 3
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from pipelines.snapshot import SINGLE_FILES
 from pipelines.types import DType
 
+UPSAMPLER = "latent_upsampler"
+"""The name under which diffusers keeps what doubles latents."""
 # A path inside of a repository, which leads nowhere else.
 _Inside = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
 
@@ -103,6 +105,14 @@ class Weights(BaseModel):
         if any(lora.part not in self.components for lora in self.loras):
             raise ValueError("a LoRA changes one of the components")
         return self
+
+    def in_one_stage(self) -> Weights:
+        """Return them without what only the second stage of two needs."""
+        loras = tuple(lora for lora in self.loras if not lora.refines)
+        needless = {UPSAMPLER, *(lora.borrowed for lora in self.loras)} - {lora.borrowed for lora in loras}
+        components = {name: part for name, part in self.components.items() if name not in needless}
+        borrowed = {name: thing for name, thing in self.borrowed.items() if name not in needless}
+        return self.model_copy(update={"components": components, "borrowed": borrowed, "loras": loras})
 
     @property
     def bare(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from pipelines.accel.modular import hosted
 from pipelines.accel.refining import upsampling
-from pipelines.needs import UPSAMPLER
+from pipelines.weights import UPSAMPLER
 from tests.pipelines.families import vocabularies
 
 FOLDER = Path(__file__).resolve().parent / "architectures"

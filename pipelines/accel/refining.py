@@ -22,10 +22,10 @@ from pipelines.accel.resume import Point
 from pipelines.card import ModelCard
 from pipelines.errors import WeightsMissing
 from pipelines.holdings import borrowed
-from pipelines.needs import UPSAMPLER
 from pipelines.plan import MemoryPlan
 from pipelines.shapes import halved
 from pipelines.types import GenerationRequest, VideoShape
+from pipelines.weights import UPSAMPLER
 
 P = TypeVar("P", bound=diffusers.DiffusionPipeline)
 _Share = Annotated[float, Field(ge=0, le=1)]

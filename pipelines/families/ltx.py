@@ -34,9 +34,9 @@ from pipelines.accel.states import Frozen, freeze, thaw
 from pipelines.accel.step_cache import stream
 from pipelines.card import ModelCard
 from pipelines.images import fitted
-from pipelines.needs import UPSAMPLER
 from pipelines.plan import MemoryPlan, Offload
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, OnStep, Step, VideoShape
+from pipelines.weights import UPSAMPLER
 
 
 class Options(BaseModel):

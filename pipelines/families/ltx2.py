@@ -33,9 +33,9 @@ from pipelines.accel.sketches import Sketcher
 from pipelines.accel.sounding import Made, SoundingPipeline, sound_of
 from pipelines.card import ModelCard
 from pipelines.images import fitted
-from pipelines.needs import UPSAMPLER
 from pipelines.plan import MemoryPlan
 from pipelines.types import Audio, Frames, GenerationRequest, Given, OnStep, Step, VideoShape
+from pipelines.weights import UPSAMPLER
 
 # Every streamed tensor of the loop; the pipeline lets itself be asked for the first only.
 _STREAMS = ("latents", "audio_latents")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import snapshot
 from pipelines.card import ModelCard
-from pipelines.needs import UPSAMPLER, is_denoiser
+from pipelines.needs import is_denoiser
+from pipelines.weights import UPSAMPLER
 from server.cli.models import keep, registry
 from server.cli.outcome import Failure, Outcome
 
@@ -51,9 +52,7 @@ def run(options: Namespace) -> int:
         raise Failure("say --like: of which model the rest is, such as the text encoder", Outcome.MISUSED)
     like = cards[options.like] if options.like else _alike(paths[0], cards)
     now = datetime.now(UTC)
-    raw: dict[str, Any] = like.model_dump(mode="json", exclude_defaults=True)
-    if not is_packed:
-        raw = _in_folder(raw, paths[0], now)
+    raw = _raw(like) if is_packed else _in_folder(like, paths[0], now)
     raw |= {
         "id": name,
         "name": name,
@@ -76,10 +75,14 @@ def _stem(path: Path) -> str:
     return path.stem if path.suffix == snapshot.GGUF else path.name
 
 
-def _in_folder(raw: Mapping[str, Any], folder: Path, now: datetime) -> dict[str, Any]:
+def _raw(card: ModelCard) -> dict[str, Any]:
+    return card.model_dump(mode="json", exclude_defaults=True)
+
+
+def _in_folder(like: ModelCard, folder: Path, now: datetime) -> dict[str, Any]:
     """Return a card's content for a checkpoint in a folder: its place, and how large its parts are."""
-    if not (folder / UPSAMPLER).is_dir() or any(lora.get("refines") for lora in raw["weights"].get("loras", ())):
-        raw = _in_one_stage(raw)
+    is_refined = (folder / UPSAMPLER).is_dir() and not any(lora.refines for lora in like.weights.loras)
+    raw = _raw(like if is_refined else like.in_one_stage())
     weights: dict[str, Any] = {key: value for key, value in raw["weights"].items() if key not in ("repo", "package")}
     borrowed: dict[str, Any] = weights.get("borrowed", {})
     if UPSAMPLER in borrowed:
@@ -87,20 +90,6 @@ def _in_folder(raw: Mapping[str, Any], folder: Path, now: datetime) -> dict[str,
     for name, part in weights.get("components", {}).items():
         part["params"] = _parameters(folder / name) or part["params"]
     return {**raw, "weights": weights | {"folder": str(folder), "revision": now.strftime("%Y-%m-%dT%H:%M:%SZ")}}
-
-
-def _in_one_stage(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card's content without the sizes that are made in two stages, and without what only these need."""
-    shape, sampling, weights = dict(raw["shape"]), dict(raw["sampling"]), dict(raw["weights"])
-    shape["sizes"] = [size for size in shape["sizes"] if size.get("stages", 1) == 1]
-    if len(shape["sizes"]) in (0, len(raw["shape"]["sizes"])):
-        return dict(raw)
-    del sampling["refine_steps"]
-    needless = {UPSAMPLER, *(lora["borrowed"] for lora in weights.get("loras", ()) if lora.get("refines"))}
-    weights["loras"] = [lora for lora in weights.get("loras", ()) if not lora.get("refines")]
-    for key in ("components", "borrowed"):
-        weights[key] = {name: part for name, part in weights.get(key, {}).items() if name not in needless}
-    return {**raw, "shape": shape, "sampling": sampling, "weights": weights}
 
 
 def _packed(weights: Mapping[str, Any], like: ModelCard, files: list[Path]) -> dict[str, Any]:
@@ -165,8 +154,7 @@ def _alike(folder: Path, cards: Mapping[str, ModelCard]) -> ModelCard:
 
 def _is_whole(card: ModelCard) -> bool:
     """Tell whether a checkpoint like a card's can do without what the card borrows: that would be put on top of it."""
-    raw = card.model_dump(mode="json", exclude_defaults=True)
-    return not _in_one_stage(raw)["weights"].get("borrowed")
+    return not card.in_one_stage().weights.borrowed
 
 
 def _parameters(part: Path) -> int:

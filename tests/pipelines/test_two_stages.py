@@ -11,12 +11,12 @@ from pipelines.card import ModelCard, Sampling, Wish
 from pipelines.fitting import rungs
 from pipelines.media import asked
 from pipelines.memory import Memory
-from pipelines.needs import PROCESS_BYTES, UPSAMPLER, Demand, held, needs, predicted
+from pipelines.needs import PROCESS_BYTES, Demand, held, needs, predicted
 from pipelines.plan import Device, MemoryPlan, Offload, numbers_of
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize, ShapeRules
 from pipelines.types import SourceClip, Stage, VideoShape
-from pipelines.weights import Borrowed, Component, OwnLora, Weights
+from pipelines.weights import UPSAMPLER, Borrowed, Component, OwnLora, Weights
 
 SMALL, LARGE = FrameSize(width=768, height=512), FrameSize(width=1536, height=1024, stages=2)
 RULES: dict[str, Any] = {
@@ -166,3 +166,18 @@ def test_a_lora_of_the_second_stage_counts_where_there_is_one(card: ModelCard, o
     # Its file is read while all the rest that is not on the device is there.
     assert ram[0] >= ram[1]
     assert ram[0] >= PROCESS_BYTES + held(card, plan).ram + 8 * 10**9
+
+
+def test_a_card_in_one_stage_has_nothing_of_the_second(card: ModelCard) -> None:
+    own = (OwnLora(borrowed="fewer_steps", params=1), OwnLora(borrowed="refining", params=1, refines=True))
+    names = {UPSAMPLER, "fewer_steps", "refining"}
+    changes = {"loras": own, "borrowed": {name: Borrowed(path=Path(name)) for name in names}}
+    two = card.model_copy(update={"weights": card.weights.model_copy(update=changes)})
+    one = two.in_one_stage()
+    assert (one.shape.sizes, one.sampling.refine_steps) == ((SMALL,), None)
+    assert (set(one.weights.components), set(one.weights.borrowed)) == ({"transformer", "vae"}, {"fewer_steps"})
+    assert one.weights.loras == own[:1]
+    assert ModelCard.model_validate(one.model_dump()) == one
+    assert one.in_one_stage() is one
+    only = two.model_copy(update={"shape": ShapeRules(sizes=(LARGE,), **RULES)})
+    assert only.in_one_stage() is only

@@ -15,11 +15,9 @@ from PIL import Image, ImageOps
 
 from pipelines.accel import projection
 from pipelines.card import ModelCard
-from pipelines.needs import UPSAMPLER
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
 from pipelines.types import Frames, GenerationRequest, Step, VideoShape
-from pipelines.weights import Weights
 
 
 def tiny(
@@ -43,15 +41,8 @@ def tiny(
     changes: dict[str, Any] = {"shape": shape, "options": {**card.options, **options}}
     if stages == 1:
         changes["sampling"] = card.sampling.model_copy(update={"refine_steps": None})
-        changes["weights"] = _without_second_stage(card.weights)
+        changes["weights"] = card.weights.in_one_stage()
     return card.model_copy(update=changes)
-
-
-def _without_second_stage(weights: Weights) -> Weights:
-    refining = {lora.borrowed for lora in weights.loras if lora.refines} | {UPSAMPLER}
-    borrowed = {name: thing for name, thing in weights.borrowed.items() if name not in refining}
-    loras = tuple(lora for lora in weights.loras if not lora.refines)
-    return weights.model_copy(update={"borrowed": borrowed, "loras": loras})
 
 
 @cache

@@ -16,11 +16,9 @@ from pipelines.engine import generate
 from pipelines.errors import Cancelled, WeightsMissing
 from pipelines.plan import MemoryPlan
 from pipelines.types import NOTHING_GIVEN, Frames, Given, Lora, Progress, Stage
-from pipelines.weights import Borrowed
+from pipelines.weights import UPSAMPLER, Borrowed
 from tests.pipelines.families.contract import FamilyContract
 from tests.pipelines.families.making import Kept, equal, random_lora
-
-UPSAMPLER = "latent_upsampler"
 
 
 class TwoStageContract(FamilyContract):
