@@ -24,7 +24,7 @@ from tests.server.cli.test_pull import REPO, checkpoint
 # Playwright's own builds of Chromium play no H.264; a distribution's does.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Machines may be slow or busy; nothing here is a measurement.
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 PHONE, DESKTOP = (390, 844), (1440, 900)
 
 
