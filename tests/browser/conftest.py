@@ -55,9 +55,11 @@ def serving_studio(
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=log, text=True, env=whole)
     assert process.stdout is not None
     with process.stdout:
-        yield process.stdout.readline().split()[-1].removesuffix("/v1")
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_MS / 1000)
+        try:
+            yield process.stdout.readline().split()[-1].removesuffix("/v1")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_MS / 1000)
 
 
 @pytest.fixture(scope="module")

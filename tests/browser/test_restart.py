@@ -39,7 +39,7 @@ def test_the_page_waits_for_the_server_and_goes_on_where_it_was(
     open_page: OpenPage, studio: str, data_dir: Path, first_life: ExitStack
 ) -> None:
     page = open_page(refused=ASKED)
-    write(page, "a red ball over dark sand", steps=30, seconds=10)
+    write(page, "a red ball over dark sand", steps=60, seconds=4)
     page.get_by_role("button", name="Generate").click()
     stage = page.get_by_label("Stage")
     expect(stage).to_contain_text(re.compile(r"step [1-9]\d* of \d+"))
