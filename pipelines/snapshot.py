@@ -206,11 +206,11 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def weights_in_gguf(file: Path) -> list[int]:
+def weights_in_gguf(file: Path) -> dict[str, int]:
     """Return how many weights each tensor of a sound GGUF file has."""
     from gguf import GGUFReader  # noqa: PLC0415 - seldom needed
 
-    return [int(tensor.n_elements) for tensor in GGUFReader(file).tensors]
+    return {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(file).tensors}
 
 
 def _flaw_of_gguf(file: Path) -> str | None:

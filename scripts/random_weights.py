@@ -7,6 +7,7 @@ and diffusers' conversion scripts have it. Nothing is downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ def stored_parts(card: str) -> dict[str, tuple[int, int]]:
     parts = architecture(card)["parts"]
     found: dict[str, tuple[int, int]] = {}
     for name, size in _read(card).get("files", {}).items():
-        blocks = _empty(parts[name]).get_submodule("blocks")
-        layers = [module.weight.numel() for module in blocks.modules() if isinstance(module, nn.Linear)]
+        inside = re.compile(r"(transformer_)?blocks\.")
+        modules = _empty(parts[name]).named_modules()
+        layers = [it.weight.numel() for path, it in modules if isinstance(it, nn.Linear) and inside.match(path)]
         found[name] = size, max(layers)
     return found
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
+# What some files have beside the denoiser: a part of its own here, which comes with the rest of the model.
+_BESIDE = "embeddings_connector"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -101,12 +103,13 @@ def _packed(weights: Mapping[str, Any], like: ModelCard, files: list[Path]) -> d
     for name, file in zip(names, files, strict=True):
         if flaw := snapshot.flaw_of(file):
             raise Failure(f"{file.name} {flaw}", Outcome.MISUSED)
-        sizes = snapshot.weights_in_gguf(file)
+        every = snapshot.weights_in_gguf(file)
+        sizes = [size for tensor, size in every.items() if _BESIDE not in tensor]
         params = like.weights.components[name].params
         if abs(sum(sizes) - params) > params / 50:
             told = f"{file.name} has {sum(sizes) / 1e9:.2f} billion weights; the {name} of {like.id} has"
             raise Failure(f"{told} {params / 1e9:.2f} billion", Outcome.MISUSED)
-        stored = {"bits": round(8 * file.stat().st_size / params, 3), "layer": max(sizes)}
+        stored = {"bits": round(8 * file.stat().st_size / sum(every.values()), 3), "layer": max(sizes)}
         components[name] = {**components[name], "stored": stored}
         borrowed[name] = {"path": str(file)}
     return {**weights, "components": components, "borrowed": borrowed}

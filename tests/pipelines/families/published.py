@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,28 +70,67 @@ def wan_lora(denoiser: nn.Module, file: Path, *, alpha: float | None, everywhere
 
 
 def wan_gguf(denoiser: nn.Module, file: Path) -> Path:
-    """Write a denoiser of Wan as a GGUF file, as its converters do: layers of blocks in few bits, the rest as it is.
+    """Write a denoiser of Wan as a GGUF file."""
+
+    def theirs(name: str) -> str:
+        layer, _, kind = name.rpartition(".")
+        is_linear = isinstance(denoiser.get_submodule(layer), nn.Linear)
+        return f"{original_name(layer)}.{kind}" if is_linear else _original_tensor(name)
+
+    return _gguf(denoiser, file, "wan", theirs, inside="blocks.")
+
+
+def ltx_gguf(denoiser: nn.Module, file: Path, *, beside: Mapping[str, Tensor] | None = None) -> Path:
+    """Write a denoiser of LTX-Video or LTX-2 as a GGUF file, with other tensors beside its own."""
+    return _gguf(denoiser, file, "ltxv", _original_of_ltx, inside="transformer_blocks.", beside=beside)
+
+
+def _gguf(
+    denoiser: nn.Module,
+    file: Path,
+    kind: str,
+    theirs: Callable[[str], str],
+    *,
+    inside: str,
+    beside: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a denoiser as converters do: layers of blocks in few bits, the rest as it is.
 
     Layers whose rows are whole blocks of 256 get four bits and random values, since nobody packs such in Python.
     """
-    writer = GGUFWriter(file, "wan")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(file, kind)
     for name, value in denoiser.state_dict().items():
-        layer, _, kind = name.rpartition(".")
-        module = denoiser.get_submodule(layer)
-        key = f"{original_name(layer)}.{kind}" if isinstance(module, nn.Linear) else _original_tensor(name)
-        numbers = value.float().numpy()
-        if not (isinstance(module, nn.Linear) and kind == "weight" and name.startswith("blocks.")):
+        layer, _, tensor = name.rpartition(".")
+        is_linear = isinstance(denoiser.get_submodule(layer), nn.Linear)
+        key, numbers = theirs(name), value.float().numpy()
+        if not (is_linear and tensor == "weight" and name.startswith(inside)):
             writer.add_tensor(key, numbers)
         elif numbers.shape[1] % 256 == 0:
             writer.add_tensor(key, _random_q4_k(numbers.shape), raw_dtype=GGMLQuantizationType.Q4_K)
         else:
             writer.add_tensor(key, quantize(numbers, GGMLQuantizationType.Q8_0), raw_dtype=GGMLQuantizationType.Q8_0)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    for name, value in (beside or {}).items():
+        writer.add_tensor(name, value.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def _original_of_ltx(name: str) -> str:
+    """Return what the original code calls a tensor of LTX's denoisers."""
+    for ours, theirs in (
+        (r"^(audio_)?proj_in\.", r"\1patchify_proj."), (r"^(audio_)?time_embed\.", r"\1adaln_single."),
+        (r"^(audio_)?prompt_adaln\.", r"\1prompt_adaln_single."),
+        (r"^av_cross_attn_(video|audio)_scale_shift\.", r"av_ca_\1_scale_shift_adaln_single."),
+        (r"^av_cross_attn_(?:video|audio)_(a2v|v2a)_gate\.", r"av_ca_\1_gate_adaln_single."),
+        (r"(video|audio)_a2v_cross_attn_scale_shift_table", r"scale_shift_table_a2v_ca_\1"),
+        (r"norm_(q|k)\.", r"\1_norm."),
+    ):  # fmt: skip
+        name = re.sub(ours, theirs, name)
+    return name
 
 
 def _original_tensor(name: str) -> str:

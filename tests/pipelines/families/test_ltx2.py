@@ -93,6 +93,10 @@ def text_encoder(words: int) -> Gemma3ForConditionalGeneration:
 class Ltx2Contract(FamilyContract):
     @classmethod
     def build(cls, folder: Path) -> None:
+        cls.save(folder)
+
+    @classmethod
+    def save(cls, folder: Path) -> None:
         words = vocabularies.gemma()
         scheduler = FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
@@ -133,11 +137,12 @@ class Ltx2Contract(FamilyContract):
             "generator": torch.Generator().manual_seed(request.seed),
             "output_type": "latent",
             "max_sequence_length": TOKENS,
+            "use_cross_timestep": options.get("cross_timestep", True),
         }
 
     @classmethod
     def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image], **more: Any) -> Any:
-        made = cls.loaded(folder)(**cls.arguments(request), **more)
+        made = cls.loaded(folder)(**cls.arguments(request) | more)
         return [made.frames, made.audio]
 
 
