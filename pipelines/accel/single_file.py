@@ -35,6 +35,8 @@ def load_single(kind: Any, file: Path, config: Path, dtype: torch.dtype) -> Any:
     Raises:
         WeightsMissing: The file cannot be read, or is one of another model.
     """
+    if not hasattr(kind, "from_single_file"):
+        raise WeightsMissing(f"{file.name} cannot be used as {config.name}: diffusers reads no such file of this model")
     packed = {"quantization_config": GGUFQuantizationConfig(compute_dtype=dtype)} if file.suffix == GGUF else {}
     try:
         part = kind.from_single_file(
