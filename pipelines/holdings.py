@@ -103,12 +103,20 @@ def weights_folder(card: ModelCard) -> Path:
 
 
 def installed(card: ModelCard) -> bool:
-    """Tell whether the card's weights are on this machine."""
+    """Tell whether all of the card's weights are on this machine."""
     try:
         weights_folder(card)
     except WeightsMissing:
         return False
     return True
+
+
+def as_installed(card: ModelCard) -> ModelCard | None:
+    """Return the card as far as its weights are on this machine: as it is, or in one stage; None if it is not here."""
+    if installed(card):
+        return card
+    in_one_stage = card.in_one_stage()
+    return in_one_stage if in_one_stage is not card and installed(in_one_stage) else None
 
 
 def borrowed(card: ModelCard, name: str) -> Path:

@@ -19,11 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.base import VideoPipeline
 from pipelines.card import Capability, ModelCard, Resolved, Wish
-from pipelines.errors import MissingCapability, UnknownModel
+from pipelines.errors import MissingCapability, UnknownModel, UnsupportedShape
 from pipelines.fitting import fits
-from pipelines.holdings import installed, weights_folder, weights_missing
+from pipelines.holdings import as_installed, weights_folder, weights_missing
 from pipelines.plan import Device, MemoryPlan
-from pipelines.types import DType
+from pipelines.types import DType, GenerationRequest
 
 # With libyaml a command starts a quarter of a second sooner; its packages for some systems come without.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -54,7 +54,7 @@ class Registry:
         return [*self.aliases, *self.cards]
 
     def find(self, name: str) -> ModelCard:
-        """Return the card of a model or alias.
+        """Return the card of a model or alias, without what is not on this machine.
 
         Raises:
             UnknownModel: There is none; the message lists those that can be used.
@@ -66,7 +66,7 @@ class Registry:
         cards = self._meant_by(name)
         if cards:
             raise weights_missing(cards[0])
-        here = [known for known in self.names() if any(map(installed, self._meant_by(known)))]
+        here = [known for known in self.names() if any(map(as_installed, self._meant_by(known)))]
         more = f" and {len(here) - MOST_NAMED} more" if len(here) > MOST_NAMED else ""
         listed = ", ".join(here[:MOST_NAMED]) + more
         raise UnknownModel(f"The model '{name}' does not exist. Models here: {listed or 'none'}.", param="model")
@@ -92,13 +92,15 @@ class Registry:
                 continue
         if not able:
             return first, self.resolve(first, wish)
-        if device is None or len(able) == 1:
-            return able[0]
-        return next(((card, made) for card, made in able if fits(card, made.request, device)), able[0])
+        chosen = able[0]
+        if device is not None and len(able) > 1:
+            chosen = next(((card, made) for card, made in able if fits(card, made.request, device)), chosen)
+        self._check_stages(chosen[0], chosen[1].request)
+        return chosen
 
     def able(self, capability: Capability | str) -> list[str]:
         """Return the ids of the cards on this machine that have a capability."""
-        return [card.id for card in self.cards.values() if capability in card.capabilities and installed(card)]
+        return [card.id for card in self.cards.values() if capability in card.capabilities and as_installed(card)]
 
     def resolve(self, card: ModelCard, wish: Wish) -> Resolved:
         """Apply the card's defaults and rules, and say which other models can what this one cannot.
@@ -115,13 +117,26 @@ class Registry:
             message = f"{error.message} {advice}"
             raise MissingCapability(message, param=error.param or "model", capability=error.capability) from error
 
+    def _check_stages(self, card: ModelCard, request: GenerationRequest) -> None:
+        """Refuse to scale a clip to a size that the model makes by itself once all of it is here."""
+        wanted, source = request.delivery, request.source
+        whole = self.cards.get(card.id, card).shape
+        if card.shape.has_two_stages or whole.first_stage(wanted) == wanted or (source and source.use == "edit"):
+            return
+        sizes = ", ".join(map(str, card.shape.sizes))
+        raise UnsupportedShape(
+            f"{card.id} is here in one stage, in which it makes {sizes}. For {wanted.size}, fetch the rest of it with: "
+            f"homereel pull {card.id}",
+            param="video" if source else "size",
+        )
+
     def _usable(self, name: str) -> list[ModelCard]:
         """Return the cards that a name may stand for here, the best first."""
         free_to_choose = name in self.aliases
         return [
             card
-            for card in self._meant_by(name)
-            if installed(card) and (not free_to_choose or card.licence.is_open or card.licence.id in self.accepted)
+            for card in map(as_installed, self._meant_by(name))
+            if card and (not free_to_choose or card.licence.is_open or card.licence.id in self.accepted)
         ]
 
     def _meant_by(self, name: str) -> list[ModelCard]:

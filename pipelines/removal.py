@@ -8,15 +8,14 @@ from pathlib import Path
 
 from pipelines import snapshot
 from pipelines.card import ModelCard
-from pipelines.holdings import installed, origins
+from pipelines.holdings import as_installed, origins
 
 
 def sharing(card: ModelCard, cards: Iterable[ModelCard]) -> list[ModelCard]:
-    """Return the other cards that are installed and take something from the same repositories."""
+    """Return the other cards, as far as they are installed, that take something from the same repositories."""
     repositories = _repositories(card)
-    return [
-        other for other in cards if other.id != card.id and repositories & _repositories(other) and installed(other)
-    ]
+    here = filter(None, map(as_installed, cards))
+    return [other for other in here if other.id != card.id and repositories & _repositories(other)]
 
 
 def remove(card: ModelCard, others: Iterable[ModelCard], cache: Path) -> int:

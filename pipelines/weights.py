@@ -110,9 +110,14 @@ class Weights(BaseModel):
         """Return them without what only the second stage of two needs."""
         loras = tuple(lora for lora in self.loras if not lora.refines)
         needless = {UPSAMPLER, *(lora.borrowed for lora in self.loras)} - {lora.borrowed for lora in loras}
-        components = {name: part for name, part in self.components.items() if name not in needless}
-        borrowed = {name: thing for name, thing in self.borrowed.items() if name not in needless}
-        return self.model_copy(update={"components": components, "borrowed": borrowed, "loras": loras})
+        changes = {
+            "components": {name: part for name, part in self.components.items() if name not in needless},
+            # Where the checkpoint has it, too.
+            "without": self.without | {UPSAMPLER},
+            "borrowed": {name: thing for name, thing in self.borrowed.items() if name not in needless},
+            "loras": loras,
+        }
+        return self.model_copy(update=changes)
 
     @property
     def bare(self) -> frozenset[str]:

@@ -33,9 +33,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipelines.holdings import installed
 from pipelines.needs import Demand, needs, typical_request
 from pipelines.plan import MemoryPlan, Offload, Quantisation
-from pipelines.registry import installed, load_registry
+from pipelines.registry import load_registry
 from scripts import measuring, random_weights
 from scripts.makers import Task, has_plain
 from scripts.measuring import Measured

@@ -19,8 +19,7 @@ from huggingface_hub import get_token
 from pydantic import BaseModel, ValidationError
 
 from pipelines import snapshot
-from pipelines.errors import WeightsMissing
-from pipelines.holdings import files_of
+from pipelines.holdings import as_installed, files_of
 from pipelines.machine import free_disk_bytes, free_ram_bytes, ram_bytes
 from pipelines.needs import GIB
 from pipelines.registry import Registry
@@ -216,11 +215,8 @@ def weights_finding(registry: Registry) -> Finding:
     """Say which models are here, and whether their files are whole as far as their headers tell."""
     here: list[str] = []
     broken: list[str] = []
-    for card in registry.cards.values():
-        try:
-            files = [file for file in files_of(card) if file.suffix in snapshot.SINGLE_FILES]
-        except WeightsMissing:
-            continue
+    for card in filter(None, map(as_installed, registry.cards.values())):
+        files = [file for file in files_of(card) if file.suffix in snapshot.SINGLE_FILES]
         here.append(card.id)
         broken += [f"{file}: {flaw}" for file in files if (flaw := snapshot.flaw_of(file))]
     broken = list(dict.fromkeys(broken))

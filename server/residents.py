@@ -14,6 +14,7 @@ from pipelines.base import VideoPipeline
 from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.fitting import fit, largest_that_fits, lower, rungs
+from pipelines.holdings import weights_missing
 from pipelines.loading import Note, listening
 from pipelines.needs import Demand, Held, held, typical_request
 from pipelines.plan import Device, MemoryPlan
@@ -106,7 +107,7 @@ class Residents:
         Raises:
             DoesNotFit: The model is loaded, but no plan lets it make this.
         """
-        model = self._models.get(card_id)
+        model = self._able(card_id, request)
         return model is None or self._plan(model.card, request).placement != model.plan.placement
 
     def bring(self, card_id: str, request: GenerationRequest, note: Note) -> Loaded:
@@ -121,8 +122,10 @@ class Residents:
             DoesNotFit: No plan fits the device.
             PipelineError: The model is not known, its weights are not here or cannot be loaded.
         """
-        there = self._models.get(card_id)
+        there = self._able(card_id, request)
         card = there.card if there else self._source.find(card_id)
+        if not _has_stages(card, request):
+            raise weights_missing(card)
         plan = self._plan(card, request)
         if there is None or there.plan.placement != plan.placement:
             self.drop(card.id)
@@ -206,6 +209,11 @@ class Residents:
         for name in self._models:
             self.drop(name)
 
+    def _able(self, card_id: str, request: GenerationRequest) -> Loaded | None:
+        """Return the model if it is loaded; but not if that was before the rest was fetched, and that is needed."""
+        model = self._models.get(card_id)
+        return model if model and _has_stages(model.card, request) else None
+
     def _load(self, card: ModelCard, plan: MemoryPlan, note: Note) -> VideoPipeline[Any, Any]:
         began = time.monotonic()
         _log.info("model_loading card=%s plan=%r peak_gib=%.1f", card.id, plan.describe(), plan.peak / 2**30)
@@ -275,3 +283,8 @@ class Residents:
         keep_s = self._settings.keep_alive
         used_at = self._used_at.get(name)
         return None if keep_s < 0 or name == busy or used_at is None else used_at + keep_s
+
+
+def _has_stages(card: ModelCard, request: GenerationRequest) -> bool:
+    """Tell whether a card, which may be here in one stage, has those that a request is made in."""
+    return not request.refine_steps or card.shape.has_two_stages

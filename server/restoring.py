@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.datastructures import UploadFile
 
-from pipelines import registry
 from pipelines.errors import PipelineError
+from pipelines.holdings import as_installed
 from pipelines.pieces import Piece, pieces_of
 from server import clips, loras
 from server.errors import InvalidRequest
@@ -240,7 +240,7 @@ def _asked(made: _Made, services: Services) -> tuple[dict[str, JsonValue], list[
     warnings = made.lacking()
     if card is None:
         return parameters, [*warnings, f"there is no model {made.model} here: choose another"]
-    if not registry.installed(card):
+    if not as_installed(card):
         return parameters, [*warnings, f"{card.id} is not installed here; fetch it with: homereel pull {card.id}"]
     if made.revision != card.weights.revision:
         warnings.append(f"{card.id} was at revision {made.revision or 'unknown'}, here it is {card.weights.revision}")

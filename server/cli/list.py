@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from pipelines.fitting import least_vram
-from pipelines.holdings import installed, size_of
+from pipelines.holdings import as_installed, size_of
 from pipelines.needs import GIB
 from server.cli.models import registry, size_text
 from server.cli.outcome import Outcome
@@ -81,7 +81,8 @@ class _Row:
 
 
 def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
-    here = installed(card)
+    here = as_installed(card)
+    card = here or card
     return _Row(
         id=card.id,
         name=card.name,
@@ -90,7 +91,7 @@ def _row(card: ModelCard, aliases: tuple[str, ...]) -> _Row:
         fps=card.shape.fps,
         max_seconds=card.shape.max_seconds,
         vram_bytes=least_vram(card),
-        installed=here,
+        installed=here is not None,
         bytes=size_of(card) if here else 0,
         duties=tuple(card.licence.duties),
         aliases=aliases,

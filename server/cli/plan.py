@@ -115,9 +115,9 @@ def _passed(plans: Sequence[MemoryPlan], device: Device) -> tuple[Passed, ...]:
 
 
 def _card(cards: Registry, name: str) -> ModelCard:
-    """Return what a name stands for here; or would, if it were here."""
+    """Return all of what a name stands for here; or would, if it were here."""
     try:
-        return cards.find(name)
+        return cards.cards[cards.find(name).id]
     except UnknownModel as error:
         raise Failure(f"there is no model {name!r}; see: homereel list", Outcome.MISUSED) from error
     except WeightsMissing:

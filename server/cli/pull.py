@@ -36,6 +36,9 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--lora", action="store_true", help="fetch a LoRA, which requests then name by OWNER/NAME")
     parser.add_argument("--file", help="which file of the LoRA's repository")
     parser.add_argument("--revision", help="commit or branch to fetch and to use from now on; default: the card's")
+    parser.add_argument(
+        "--one-stage", action="store_true", help="leave out what only sizes that are made in two stages need"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched, and what room there is")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
@@ -49,13 +52,14 @@ def run(options: Namespace) -> int:
         raise Failure(f"{card.id} is on this machine already, and comes from no hub")
     if options.revision is not None:
         card = _at(card, options.revision)
+    wanted, other = (card.in_one_stage(), card) if options.one_stage else (card, card.in_one_stage())
     cache = snapshot.shared_cache()
     for duty in card.licence.duties:
         print(f"Licence {card.licence.id} ({card.licence.url}): {duty}.", file=sys.stderr)
     try:
         if options.dry_run:
-            return _dry_run(card, cache, as_json=options.json)
-        _pull(card, cache, options.json)
+            return _dry_run(wanted, other, cache, as_json=options.json)
+        _pull(wanted, cache, options.json)
     except hub.HubError as error:
         raise Failure(error.message) from error
     if options.revision is not None:
@@ -75,8 +79,10 @@ def _named(revision: str) -> str:
     return revision
 
 
-def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
+def _dry_run(card: ModelCard, other: ModelCard, cache: Path, *, as_json: bool) -> int:
+    """Say what would be fetched, and how much it would be the other way: in one stage, or all of it."""
     listing = hub.look(card, cache)
+    otherwise = None if other is card else hub.look(other, cache).missing_bytes
     repositories = [_told(listing, repo) for repo in listing.commits]
     if as_json:
         told = {
@@ -86,6 +92,7 @@ def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
             "files": len(listing.files),
             "total_bytes": listing.total_bytes,
             "missing_bytes": listing.missing_bytes,
+            "otherwise_missing_bytes": otherwise,
             "free_bytes": listing.free_bytes,
             "repositories": repositories,
         }
@@ -93,7 +100,10 @@ def _dry_run(card: ModelCard, cache: Path, *, as_json: bool) -> int:
         return Outcome.DONE
     for told in repositories:
         print("{repo} at {commit}: {files} files, ".format(**told) + size_text(told["total_bytes"]))
-    print(f"to fetch: {size_text(listing.missing_bytes)}; free on the disk of {cache}: {size_text(listing.free_bytes)}")
+    way = "with" if card.shape.has_two_stages else "without"
+    more = "" if otherwise is None else f" ({way} --one-stage: {size_text(otherwise)})"
+    room = size_text(listing.free_bytes)
+    print(f"to fetch: {size_text(listing.missing_bytes)}{more}; free on the disk of {cache}: {room}")
     return Outcome.DONE
 
 

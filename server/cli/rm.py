@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipelines import snapshot
-from pipelines.holdings import installed, origins
+from pipelines.holdings import as_installed, origins
 from pipelines.removal import remove, sharing
 from server.cli.models import card_of, registry, size_text
 from server.cli.outcome import Failure, Outcome
@@ -48,7 +48,7 @@ def run(options: Namespace) -> int:
         print(json.dumps({"model": card.id, "freed_bytes": freed, "kept_for": [other.id for other in others]}))
         return Outcome.DONE
     print(f"{card.id}: {size_text(freed)} are free now" if freed else f"{card.id}: nothing was there to be removed")
-    if others and installed(card):
+    if others and as_installed(card):
         print(f"all of it belongs to {', '.join(other.id for other in others)}, too, and stays until they go")
     return Outcome.DONE
 

@@ -63,7 +63,7 @@ def accepting(settings: Settings) -> Generator[str]:
         # As the command does (server/cli/serve.py): else every answer waits 40 ms, for its header to be acknowledged.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Nothing is loaded here: what ships counts as usable, whether its weights are here or not.
-        patch.setattr("pipelines.registry.installed", lambda card: card.weights.package is not None)
+        patch.setattr("pipelines.holdings.installed", lambda card: card.weights.package is not None)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 

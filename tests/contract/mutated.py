@@ -277,7 +277,7 @@ def send(data_dir: Path, numbers: Iterable[int], seed: int) -> tuple[list[str], 
     statuses: Counter[int] = Counter()
     app = create_app(Settings(data_dir=data_dir, devices=("cpu",)), supervise=False)
     with pytest.MonkeyPatch.context() as patch, TestClient(app, raise_server_exceptions=False) as client:
-        patch.setattr("pipelines.registry.installed", lambda card: True)
+        patch.setattr("pipelines.holdings.installed", lambda card: True)
         with closing(Folder(data_dir)) as folder:
             before = folder.stored()
             for number in numbers:

@@ -1,14 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from pipelines.card import ModelCard
-from pipelines.errors import MissingCapability, UnknownModel, WeightsMissing
+from pipelines.errors import MissingCapability, UnknownModel, UnsupportedShape, WeightsMissing
+from pipelines.holdings import installed, weights_folder
 from pipelines.needs import GIB
 from pipelines.plan import Device
-from pipelines.registry import Registry, family_of, installed, load_registry, weights_folder
-from pipelines.types import ImageCondition
+from pipelines.registry import Registry, family_of, load_registry
+from pipelines.shapes import FrameSize
+from pipelines.types import ImageCondition, SourceClip, VideoShape
 from pipelines.weights import Component
 from pipelines.wish import Wish
 
@@ -120,6 +123,42 @@ def test_an_alias_is_the_first_card_that_can_do_what_is_asked_for() -> None:
         registry.choose("words", Wish("a ball", conditions=picture))
     with pytest.raises(MissingCapability, match="No model on this machine can"):
         registry.choose("sora-2", Wish("a ball", sound=True))
+
+
+def in_two_stages(card: ModelCard, name: str) -> ModelCard:
+    """Return a card that makes 128x64, and 256x128 in two stages."""
+    sizes = (FrameSize(width=128, height=64), FrameSize(width=256, height=128, stages=2))
+    changes: dict[str, object] = {
+        "id": name,
+        "shape": card.shape.model_copy(update={"sizes": sizes}),
+        "sampling": card.sampling.model_copy(update={"refine_steps": 3}),
+    }
+    return card.model_copy(update=changes)
+
+
+def test_a_card_that_is_here_in_one_stage_makes_what_it_can_and_refuses_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    two = in_two_stages(load_registry().cards["homereel-mini"], "two")
+    registry = Registry({"two": two}, {"sora-2": ("two",)})
+    large, wider = Wish("a ball", size=(256, 128)), Wish("a ball", size=(258, 128))
+    assert registry.choose("sora-2", large)[1].request.refine_steps == 3
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: not card.shape.has_two_stages)
+    for name in ("two", "sora-2"):
+        assert registry.find(name) == two.in_one_stage()
+        with pytest.raises(UnsupportedShape, match=r"it makes 128x64\. For 256x128, .* homereel pull two") as caught:
+            registry.choose(name, large)
+        assert caught.value.param == "size"
+        # As other models, it brings its largest size to one that it makes neither way.
+        made = registry.choose(name, wider)[1]
+        assert (made.request.shape.size, made.request.refine_steps) == ("128x64", 0)
+    assert "two" in registry.able("text")
+    source = SourceClip(Path("a.mp4"), VideoShape(17, 128, 256, two.shape.fps), "extend")
+    with pytest.raises(UnsupportedShape) as caught:
+        registry.choose("two", Wish("a ball", source=source))
+    assert caught.value.param == "video"
+    # Edits are made at once wherever the rest is.
+    assert registry.choose("two", Wish("a ball", source=replace(source, use="edit")))[1].request.shape.size == "128x64"
 
 
 def test_an_alias_is_the_first_card_that_fits_the_device() -> None:

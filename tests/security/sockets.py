@@ -83,7 +83,7 @@ def listening(data_dir: Path, patience: Patience, **changes: Any) -> Generator[S
         await server.serve(sockets=[listener])
 
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        patch.setattr("pipelines.registry.installed", lambda card: True)
+        patch.setattr("pipelines.holdings.installed", lambda card: True)
         thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()
         try:

@@ -36,7 +36,7 @@ RESULT = JobResult({"encode": 0.5, "denoise": 4.0}, 1_500_000)
 
 @pytest.fixture(autouse=True)
 def every_card_counts_as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: True)
 
 
 def services_with(settings: Settings, store: JobStore, clock: Clock) -> Services:

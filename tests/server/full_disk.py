@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from fastapi.testclient import TestClient
 
-from pipelines import registry
+from pipelines import holdings
 from pipelines.machine import free_disk_bytes
 from pipelines.types import Frames, GenerationRequest, VideoShape
 from server import space
@@ -154,7 +154,7 @@ def while_recording(
 
 def while_asked(ballast: Ballast, settings: Settings, store: JobStore) -> None:
     """A request that does not fit is refused with one clear error, keeps nothing, and others are answered."""
-    registry.installed = lambda card: True
+    holdings.installed = lambda card: True
     with TestClient(create_app(settings, supervise=False)) as client:
         with store.engine.connect() as db:
             db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def every_card_counts_as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: True)
 
 
 @pytest.fixture

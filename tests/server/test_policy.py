@@ -135,7 +135,7 @@ def test_a_server_does_not_start_without_the_policy_it_was_given(
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: True)
     policy = tmp_path / "policy.yaml"
     policy.write_text(
         "rules:\n"

@@ -14,6 +14,7 @@ from pipelines.errors import Cancelled, DoesNotFit, WeightsMissing
 from pipelines.loading import loaded
 from pipelines.needs import GIB
 from pipelines.plan import Device, MemoryPlan, Offload, Quantisation, numbers_of
+from pipelines.shapes import FrameSize
 from pipelines.types import DType, GenerationRequest, VideoShape
 from pipelines.weights import Component
 from server.residents import Residents, Source, find
@@ -168,6 +169,23 @@ def test_another_placement_is_loaded_anew(shop: Shop, open_with: OpenWith, make_
     first, second = (plan for _, plan in shop.loaded)
     assert (first.quantisation, second.quantisation) == (Quantisation.NONE, Quantisation.FP8)
     assert models.names() == {"large"}
+
+
+def test_a_model_whose_second_stage_came_later_is_loaded_anew_for_who_needs_that(
+    shop: Shop, open_with: OpenWith, make_request: MakeRequest
+) -> None:
+    models, refined = open_with(), make_request(refine_steps=3)
+    with pytest.raises(WeightsMissing):
+        bring(models, refined, "small")
+    bring(models, make_request(), "small")
+    first = shop.pipelines["small"]
+    sizes = (*shop.card.shape.sizes, FrameSize(width=320, height=192, stages=2))
+    shop.card = shop.card.model_copy(update={"shape": shop.card.shape.model_copy(update={"sizes": sizes})})
+    assert not models.loads("small", make_request())
+    assert models.loads("small", refined)
+    bring(models, refined, "small")
+    assert (shop.names(), first.is_closed) == (["small", "small"], True)
+    assert not models.loads("small", refined)
 
 
 def test_what_does_not_fit_leaves_the_others_alone(shop: Shop, open_with: OpenWith, make_request: MakeRequest) -> None:

@@ -214,7 +214,7 @@ def test_other_faults_of_the_database_still_end_the_worker(
 
 @pytest.fixture
 def client(settings: Settings, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: True)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: True)
     with TestClient(create_app(settings, supervise=False)) as client:
         yield client
 

@@ -49,7 +49,7 @@ def worker(settings: Settings, store: JobStore, pipeline: FakePipeline, clock: C
 
 @pytest.fixture
 def client(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: card.weights.package is not None)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: card.weights.package is not None)
     with TestClient(create_app(settings, supervise=False)) as client:
         yield client
 

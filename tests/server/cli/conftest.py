@@ -87,7 +87,7 @@ def _always(_card: ModelCard) -> bool:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Stage]:
     # Nothing is generated here, so the weights need not be there.
-    monkeypatch.setattr("pipelines.registry.installed", _always)
+    monkeypatch.setattr("pipelines.holdings.installed", _always)
     settings = Settings(data_dir=tmp_path / "data")
     settings.data_dir.mkdir()
     stage = Stage(settings)

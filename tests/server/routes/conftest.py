@@ -35,7 +35,7 @@ CONTENT = {
 def every_card_counts_as_installed() -> Iterator[None]:
     """These tests make no pictures, whether the weights are here or not; sora-2 is what it is on a new machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.registry.installed", lambda card: True)
+        patch.setattr("pipelines.holdings.installed", lambda card: True)
         patch.setattr("server.app.load_registry", _registry_of_a_new_machine)
         yield
 

@@ -57,7 +57,7 @@ def test_an_unknown_model_is_not_found(client: TestClient) -> None:
 
 
 def test_models_without_weights_are_not_offered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: False)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: False)
     assert client.get("/v1/models").json()["data"] == []
     others = client.get("/v1/models?all=true").json()["data"]
     assert {"homereel-mini", "wan2.1-t2v-1.3b"} <= {other["id"] for other in others}

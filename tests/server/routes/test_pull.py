@@ -30,7 +30,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def client(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: card.weights.repo is None)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: card.weights.repo is None)
     monkeypatch.setattr("server.routes.models.installed", lambda card: card.weights.repo is None)
     for name, value in hub.environment(tmp_path / "hf").items():
         monkeypatch.setenv(name, value)

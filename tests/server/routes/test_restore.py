@@ -102,7 +102,7 @@ def test_what_is_missing_here_is_said(client: TestClient, services: Services, mo
     assert any("revision" in said for said in warnings(revision="older"))
     assert any("LoRA" in said for said in warnings(loras=[{"name": "grain", "weight": 0.5}]))
     assert any("picture" in said for said in warnings(conditions=[{"frame": 0}]))
-    monkeypatch.setattr("pipelines.registry.installed", lambda card: False)
+    monkeypatch.setattr("pipelines.holdings.installed", lambda card: False)
     assert any("homereel pull homereel-mini" in said for said in warnings())
 
 
