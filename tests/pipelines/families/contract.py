@@ -1,226 +1,28 @@
-"""What every family must do, run on a tiny checkpoint with random weights in the published layout.
-
-A family's test makes a subclass for each kind of checkpoint, which says how to build one and how diffusers would be
-called by hand. What a card is not capable of is skipped.
-"""
+"""What every family must do, on at least one of its checkpoints for each thing that a card may be capable of."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import save_file
 
-from pipelines.base import VideoPipeline
-from pipelines.card import ModelCard, Wish
-from pipelines.engine import generate, piece
-from pipelines.errors import BadOutput, Cancelled, UnsupportedOption, WeightsMissing
+from pipelines.card import Wish
+from pipelines.engine import piece
+from pipelines.errors import BadOutput
 from pipelines.plan import MemoryPlan
 from pipelines.registry import family_of
-from pipelines.types import (
-    LAST,
-    NOTHING_GIVEN,
-    Clip,
-    Frames,
-    GenerationRequest,
-    Given,
-    ImageCondition,
-    Lora,
-    Progress,
-    SourceClip,
-    Stage,
-    Step,
-)
-from tests.pipelines.families.making import Kept, equal, first, fit, moving_bar, picture, random_lora, shortest, tiny
+from pipelines.types import NOTHING_GIVEN, Given, SourceClip
+from tests.pipelines.families.checkpoints import CPU
+from tests.pipelines.families.making import equal, first, picture, shortest
 from tests.pipelines.families.placing import PlacingContract
+from tests.pipelines.families.resuming import ResumeContract
 from tests.pipelines.families.sketching import SketchContract
 
-__all__ = ["FamilyContract", "fit", "picture", "tiny"]
 
-CPU = MemoryPlan("cpu")
-WORDS = ["red", "blue", "ball", "night", "grass", "a", "on", "the"]
-
-
-class FamilyContract(PlacingContract, SketchContract, ABC):
-    """Subclasses are collected as tests; ``card`` and ``build`` say what for."""
-
-    card: ModelCard
-    steps = 3
-    lora_modules = ("to_q", "to_v")
-    denoiser_file = "transformer*/*.safetensors"
-
-    @classmethod
-    @abstractmethod
-    def build(cls, folder: Path) -> None:
-        """Save a tiny checkpoint in the published layout."""
-
-    @classmethod
-    @abstractmethod
-    def plain(cls, folder: Path, request: GenerationRequest, pictures: Mapping[int, Image.Image]) -> torch.Tensor:
-        """Return the latents of one plain call of diffusers, as our ``denoise`` returns them."""
-
-    # -- helpers --------------------------------------------------------------------------------------------------
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def checkpoint(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        torch.manual_seed(0)
-        folder = tmp_path_factory.mktemp("tiny")
-        cls.build(folder)
-        return folder
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def pipeline(cls, checkpoint: Path) -> Iterator[VideoPipeline[Any, Any]]:
-        loaded = cls.load(checkpoint)
-        yield loaded
-        loaded.close()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def album(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("album")
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def usual(cls, pipeline: Any, album: Path) -> Frames:
-        """The frames of the smallest request, for whatever must not change them."""
-        return cls().made(pipeline, cls().wish(album))
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def usual_latents(cls, pipeline: Any, album: Path) -> Any:
-        """The latents of the smallest request, for whatever must change them."""
-        return cls().latents(pipeline, cls().wish(album))
-
-    @classmethod
-    def load(cls, checkpoint: Path, plan: MemoryPlan = CPU) -> VideoPipeline[Any, Any]:
-        card = cls.here(checkpoint)
-        return family_of(card).load(card, checkpoint, plan)
-
-    @classmethod
-    def here(cls, checkpoint: Path) -> ModelCard:
-        """Return the card with what it borrows beside the checkpoint."""
-        del checkpoint
-        return cls.card
-
-    def wish(self, album: Path, prompt: str = "red ball", seed: int = 1, **changes: Any) -> GenerationRequest:
-        """Return the smallest request; a model that cannot do without a picture gets one."""
-        values: dict[str, Any] = {"num_inference_steps": self.steps, "seed": seed}
-        if not changes.keys() & {"num_frames", "seconds", "source"}:
-            values["num_frames"] = self.card.shape.min_frames
-        values["conditions"] = self.pictures(album)
-        if "references" in self.card.requires:
-            values["references"] = (picture(album, "red"),)
-        return self.card.resolve(Wish(prompt, **values | changes)).request
-
-    def pictures(self, album: Path, **colours: str) -> tuple[ImageCondition, ...]:
-        """Return the pictures that the card requires, red unless a colour is named, and those that are named."""
-        frames = {"first_frame": 0, "last_frame": LAST}
-        return tuple(
-            ImageCondition(picture(album, colours.get(name, "red")), frames[name])
-            for name in sorted((self.card.requires | colours.keys()) & frames.keys())
-        )
-
-    def clip(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest) -> Clip:
-        return generate(pipeline, request, lambda _: None)
-
-    def made(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest) -> Frames:
-        return np.concatenate(list(self.clip(pipeline, request).chunks))
-
-    def latents(self, pipeline: VideoPipeline[Any, Any], request: GenerationRequest, given: Given = NOTHING_GIVEN):
-        return pipeline.denoise(request, pipeline.encode(request), given, lambda _: None)
-
-    def needs(self, capability: str) -> None:
-        if capability not in self.card.capabilities:
-            pytest.skip(f"the card does not say {capability}")
-
-    # -- what every model does ------------------------------------------------------------------------------------
-
-    def test_a_clip_has_exactly_the_shape_that_was_asked_for(self, pipeline: Any, album: Path) -> None:
-        rules = self.card.shape
-        for size in rules.sizes:
-            for frames in {rules.min_frames, rules.min_frames + rules.frame_stride}:
-                clip = self.made(pipeline, self.wish(album, size=(size.width, size.height), num_frames=frames))
-                assert clip.shape == (frames, size.height, size.width, 3)
-                assert clip.dtype == np.uint8
-
-    def test_the_seed_decides_and_nothing_before_it_does(self, pipeline: Any, album: Path) -> None:
-        first, other, again = (self.made(pipeline, self.wish(album, seed=seed)) for seed in (1, 2, 1))
-        assert (first == again).all()
-        assert (first != other).any()
-
-    def test_the_prompt_and_the_number_of_steps_reach_the_model(
-        self, pipeline: Any, album: Path, usual_latents: Any
-    ) -> None:
-        others = [{"prompt": "blue night"}]
-        if self.card.sampling.min_inference_steps < self.card.sampling.max_inference_steps:
-            others.append({"num_inference_steps": self.steps + 1})
-        for changes in others:
-            assert not equal(self.latents(pipeline, self.wish(album, **changes)), usual_latents), changes
-
-    def test_guidance_and_negative_prompts_reach_the_model(self, pipeline: Any, album: Path) -> None:
-        self.needs("negative_prompt")
-        before = self.latents(pipeline, self.wish(album, guidance_scale=4.0))
-        for changes in ({"guidance_scale": 7.0}, {"guidance_scale": 4.0, "negative_prompt": "blue night"}):
-            assert not equal(self.latents(pipeline, self.wish(album, **changes)), before), changes
-
-    def test_a_negative_prompt_that_would_be_ignored_is_refused(self, album: Path) -> None:
-        if "negative_prompt" in self.card.capabilities:
-            pytest.skip("the card honours it")
-        with pytest.raises(UnsupportedOption):
-            self.wish(album, negative_prompt="blue")
-
-    def test_stages_equal_one_plain_call_of_diffusers(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
-        guidances = [1.0, 4.0] if "negative_prompt" in self.card.capabilities else [self.card.sampling.guidance_scale]
-        for guidance in guidances:
-            changes = {"negative_prompt": "blue"} if guidance > 1 and len(guidances) > 1 else {}
-            request = self.wish(album, guidance_scale=guidance, **changes)
-            pictures = {c.frame: Image.open(c.path) for c in request.conditions}
-            expected = self.plain(checkpoint, request, {frame: fit(p, request) for frame, p in pictures.items()})
-            assert equal(self.latents(pipeline, request), expected), f"guidance {guidance}"
-
-    def test_cancelling_stops_at_once_and_leaves_the_pipeline_whole(
-        self, pipeline: Any, album: Path, usual: Frames
-    ) -> None:
-        request = self.wish(album)
-        seen: list[Progress] = []
-
-        def report(progress: Progress) -> None:
-            seen.append(progress)
-            if progress == last:
-                raise Cancelled("enough")
-
-        for last in {Progress(Stage.DENOISE, step, request.steps) for step in (2, request.steps - 1)}:
-            with pytest.raises(Cancelled):
-                generate(pipeline, request, report)
-            assert seen[-1] == last
-        assert (self.made(pipeline, self.wish(album)) == usual).all()
-
-    def test_a_loop_goes_on_where_it_stopped_to_the_bit(self, checkpoint: Path, pipeline: Any, album: Path) -> None:
-        """After the first step, in the middle and after the last, in a pipeline that was loaded anew."""
-        kept = Kept()
-        given = {"first_frame": "red"} if "first_frame" in self.card.capabilities else {}
-        request = self.wish(album, conditions=self.pictures(album, **given))
-        whole = pipeline.denoise(request, pipeline.encode(request), NOTHING_GIVEN, kept.on_step)
-        assert len(kept) == request.steps
-        fresh = self.load(checkpoint)
-        conditioning = fresh.encode(request)
-        for done, state in enumerate(kept, start=1):
-            seen: list[Step] = []
-            resumed = fresh.denoise(request, conditioning, Given(state=state), seen.append)
-            assert equal(resumed, whole), f"after step {done}"
-            assert [step.number for step in seen] == list(range(done, request.steps + 1))
-        assert equal(fresh.denoise(request, conditioning, NOTHING_GIVEN, lambda _: None), whole)
-        assert equal(fresh.thaw(pipeline.freeze(whole)()), whole)
-        fresh.close()
+class FamilyContract(ResumeContract, PlacingContract, SketchContract):
+    """All there is. Cards that differ from another in weights alone have ``CheckpointContract``, which says why."""
 
     def test_tiles_make_a_clip_of_the_same_shape(self, checkpoint: Path, album: Path) -> None:
         tiled = self.load(checkpoint, MemoryPlan("cpu", tiled=True))
@@ -236,28 +38,10 @@ class FamilyContract(PlacingContract, SketchContract, ABC):
             self.made(broken, self.wish(album))
         broken.close()
 
-    def denoiser(self, pipeline: Any) -> torch.nn.Module:
-        return pipeline._host.pipe.transformer
-
-    def test_a_checkpoint_that_is_not_there_or_cut_short_is_said_to_be_so(
-        self, checkpoint: Path, tmp_path: Path
-    ) -> None:
-        with pytest.raises(WeightsMissing):
-            self.load(tmp_path)
-        for part in checkpoint.rglob("*"):
-            copy = tmp_path / part.relative_to(checkpoint)
-            copy.mkdir(parents=True, exist_ok=True) if part.is_dir() else copy.write_bytes(part.read_bytes())
-        weights = next(tmp_path.glob(self.denoiser_file))
-        weights.write_bytes(weights.read_bytes()[:1000])
-        with pytest.raises(WeightsMissing):
-            self.load(tmp_path)
-
     def test_options_that_the_family_does_not_know_are_an_error(self, checkpoint: Path) -> None:
         card = self.here(checkpoint).model_copy(update={"options": {**self.card.options, "shcedule": "linear"}})
         with pytest.raises(ValueError, match="shcedule"):
             family_of(card).load(card, checkpoint, CPU)
-
-    # -- what some do ---------------------------------------------------------------------------------------------
 
     def test_a_picture_decides_the_clip(self, pipeline: Any, album: Path) -> None:
         self.needs("first_frame")
@@ -295,20 +79,15 @@ class FamilyContract(PlacingContract, SketchContract, ABC):
         assert equal(red[0], blue[0])
         assert not equal(red[1], blue[1])
 
-    def test_a_subject_is_seen_and_is_no_part_of_the_clip(self, pipeline: Any, album: Path) -> None:
+    def test_a_subject_is_seen_and_is_no_part_of_the_clip(self, pipeline: Any, album: Path, usual_latents: Any) -> None:
         self.needs("references")
-        red, blue = (
-            self.made(pipeline, self.wish(album, references=(picture(album, colour),))) for colour in ("red", "blue")
-        )
-        assert (red != blue).any()
+        requests = [self.wish(album, references=(picture(album, colour),)) for colour in ("red", "blue")]
+        red, blue = (self.latents(pipeline, request) for request in requests)
+        assert not equal(red, blue)
+        assert len(self.made(pipeline, requests[0])) == self.card.shape.min_frames
         if "references" not in self.card.requires:
-            assert (red != self.made(pipeline, self.wish(album))).any()
-
-    def test_a_model_that_needs_a_picture_says_so(self, album: Path) -> None:
-        if not self.card.requires:
-            pytest.skip("the card does without")
-        with pytest.raises(UnsupportedOption, match=r"needs a (picture|character)"):
-            self.wish(album, conditions=(), references=())
+            assert first(red).shape == first(usual_latents).shape
+            assert not equal(red, usual_latents)
 
     def test_a_window_goes_on_from_the_frames_that_are_there(self, pipeline: Any, album: Path) -> None:
         self.needs("extend")
@@ -318,19 +97,6 @@ class FamilyContract(PlacingContract, SketchContract, ABC):
             for start in (0, 9)
         )
         assert not equal(near, far)
-
-    def test_an_edit_goes_on_where_it_stopped_to_the_bit(self, pipeline: Any, album: Path) -> None:
-        self.needs("edit")
-        shape = shortest(self.card)
-        source = SourceClip(Path("unread.mp4"), shape, "edit", "red ball")
-        request = self.wish(album, "blue night", source=source, guidance_scale=self.card.sampling.guidance_scale)
-        given = Given(edited=self.footage(shape.frames))
-        kept = Kept()
-        whole = pipeline.denoise(request, pipeline.encode(request), given, kept.on_step)
-        assert len(kept) == request.num_inference_steps
-        for done in (1, len(kept)):
-            resumed = self.latents(pipeline, request, replace(given, state=kept[done - 1]))
-            assert equal(resumed, whole), f"after step {done}"
 
     def test_an_edit_without_a_change_is_its_source_and_the_seed_decides(self, pipeline: Any, album: Path) -> None:
         self.needs("edit")
@@ -350,35 +116,3 @@ class FamilyContract(PlacingContract, SketchContract, ABC):
         assert not equal(changed, other)
         near, far = first(edit("red ball", 2)) - first(same), first(changed) - first(same)
         assert far.abs().max() > 10 * near.abs().max()
-
-    def test_sound_is_as_long_as_the_clip(self, pipeline: Any, album: Path) -> None:
-        self.needs("audio")
-        request = self.wish(album)
-        audio = self.clip(pipeline, request).audio
-        assert audio is not None
-        assert audio.samples.dtype == np.float32
-        seconds = audio.samples.shape[1] / audio.rate
-        assert abs(seconds - request.shape.seconds) <= 1 / request.shape.fps
-        assert self.clip(pipeline, self.wish(album, sound=False)).audio is None
-
-    def test_a_lora_changes_one_clip_and_leaves_no_trace(self, pipeline: Any, album: Path, usual_latents: Any) -> None:
-        self.needs("lora")
-        path = random_lora(pipeline._host.pipe, self.denoiser(pipeline), self.lora_modules, album)
-        changed = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path),)))
-        nothing = self.latents(pipeline, self.wish(album, loras=(Lora("mine", path, 0.0),)))
-        assert not equal(changed, usual_latents)
-        assert equal(nothing, usual_latents)
-        assert equal(self.latents(pipeline, self.wish(album)), usual_latents)
-
-    def test_a_lora_of_another_model_is_refused_and_leaves_no_trace(
-        self, pipeline: Any, album: Path, usual_latents: Any
-    ) -> None:
-        self.needs("lora")
-        other = album / "other.safetensors"
-        save_file({"unet.layer.lora_A.weight": torch.ones(2, 2)}, other)
-        with pytest.raises(UnsupportedOption, match="does not fit"):
-            self.latents(pipeline, self.wish(album, loras=(Lora("other", other),)))
-        assert equal(self.latents(pipeline, self.wish(album)), usual_latents)
-
-    def footage(self, frames: int, *, start: int = 0) -> Frames:
-        return moving_bar(self.card.shape.sizes[0], frames, start)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image, ImageOps
 
-from pipelines.accel import projection
 from pipelines.card import ModelCard
 from pipelines.registry import load_registry
 from pipelines.shapes import FrameSize
@@ -100,12 +98,3 @@ def random_lora(pipe: Any, denoiser: Any, modules: Iterable[str], folder: Path) 
     layers = {name: torch.randn_like(value) for name, value in found.items()}
     type(pipe).save_lora_weights(folder, transformer_lora_layers=layers)
     return folder / "pytorch_lora_weights.safetensors"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_sketches() -> Iterator[None]:
-    """Fit sketches to a few latents: import it into the tests of families whose latents have few channels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "FRAMES", 3)
-        patch.setattr(projection, "LATENT_SIDE", 4)
-        yield

@@ -15,9 +15,10 @@ from pipelines.accel.pixels import video_of
 from pipelines.accel.projection import Projection
 from pipelines.engine import generate
 from pipelines.types import Frames, Sketch
+from tests.pipelines.families.checkpoints import CheckpointContract
 
 
-class SketchContract:
+class SketchContract(CheckpointContract):
     """Of tiny weights by chance: that the map is fitted to the right thing, not how good it looks."""
 
     @classmethod
@@ -26,7 +27,7 @@ class SketchContract:
         video = video_of(frames, "cpu", torch.float32)
         return pipe.vae.decode(pipe.vae.encode(video).latent_dist.mode()).sample
 
-    def test_sketches_are_small_frames_of_the_clip(self: Any, pipeline: Any, album: Path) -> None:
+    def test_sketches_are_small_frames_of_the_clip(self, pipeline: Any, album: Path) -> None:
         sketches: list[Sketch] = []
         request = self.wish(album)
         list(generate(pipeline, request, lambda _: None, sketches.append).chunks)
@@ -40,7 +41,7 @@ class SketchContract:
             assert frames.shape[2] / frames.shape[1] == pytest.approx(ratio)
 
     @torch.no_grad()
-    def test_sketches_know_how_the_family_reads_and_paints_pictures(self: Any, pipeline: Any) -> None:
+    def test_sketches_know_how_the_family_reads_and_paints_pictures(self, pipeline: Any) -> None:
         sketcher = pipeline._sketcher
         clip = _footage(sketcher)
         latents = sketcher._encode(clip)
@@ -51,7 +52,7 @@ class SketchContract:
         torch.testing.assert_close(painted, expected, atol=1e-3, rtol=1e-3)
 
     @torch.no_grad()
-    def test_sketches_of_pictures_are_closer_to_the_decoder_than_what_chance_teaches(self: Any, pipeline: Any) -> None:
+    def test_sketches_of_pictures_are_closer_to_the_decoder_than_what_chance_teaches(self, pipeline: Any) -> None:
         sketcher = pipeline._sketcher
         sketcher.fit()
         latents = sketcher._encode(_footage(sketcher))

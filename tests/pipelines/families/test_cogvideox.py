@@ -17,10 +17,8 @@ from transformers import T5Config, T5EncoderModel
 
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import quick_sketches
-
-__all__ = ["quick_sketches"]
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
 
 SIZES = ((96, 64),)
 FRAMES = (9, 17)

@@ -17,12 +17,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, Qwen2_5_VLConfig, Qwen2_
 
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import quick_sketches
+from tests.pipelines.families.checkpoints import CheckpointContract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
 
-__all__ = ["quick_sketches"]
-
-SIZES = ((96, 64), (64, 96))
+SIZES = ((48, 32), (64, 80))
 # Of fewer, a picture's clip has no latents behind its first four, which are evened out by those.
 FRAMES = (17, 21)
 
@@ -57,7 +56,7 @@ def transformer() -> Kandinsky5Transformer3DModel:
     return made
 
 
-class KandinskyContract(FamilyContract):
+class KandinskyCheckpoint(CheckpointContract):
     kind: Any = Kandinsky5T2VPipeline
     lora_modules = ("to_query", "to_value")
 
@@ -96,17 +95,19 @@ class KandinskyContract(FamilyContract):
         ).frames
 
 
-class TestText(KandinskyContract):
+class TestText(KandinskyCheckpoint, FamilyContract):
     card = tiny("kandinsky-5.0-lite-t2v-5s", SIZES, FRAMES)
 
 
 @pytest.mark.slow
-class TestFewSteps(KandinskyContract):
+class TestFewSteps(KandinskyCheckpoint):
+    """The same but for its weights."""
+
     card = tiny("kandinsky-5.0-lite-t2v-5s-distilled", SIZES, FRAMES)
     steps = 16
 
 
 @pytest.mark.slow
-class TestImage(KandinskyContract):
+class TestImage(KandinskyCheckpoint, FamilyContract):
     card = tiny("kandinsky-5.0-lite-i2v-5s", SIZES, FRAMES)
     kind = Kandinsky5I2VPipeline

@@ -24,12 +24,13 @@ from pipelines.errors import UnsupportedShape
 from pipelines.registry import load_registry
 from pipelines.types import GenerationRequest, VideoShape
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import equal, fit, quick_sketches
+from tests.pipelines.families.checkpoints import CheckpointContract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import equal, fit, tiny
+from tests.pipelines.families.resuming import ResumeContract
+from tests.pipelines.families.sketching import SketchContract
 
-__all__ = ["quick_sketches"]
-
-SIZES = ((96, 64), (64, 96))
+SIZES = ((48, 32), (64, 80))
 FRAMES = (17, 21)
 TOKENS = 64
 CARDS = ("kandinsky-6.0-lite-5s", "kandinsky-6.0-lite-5s-distilled")
@@ -68,7 +69,7 @@ def transformer(predictions: int) -> Kandinsky6Transformer3DModel:
     return made
 
 
-class KandinskyContract(FamilyContract):
+class KandinskyCheckpoint(CheckpointContract):
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=5.0)
     predictions = 1
 
@@ -142,11 +143,13 @@ class KandinskyContract(FamilyContract):
         assert "__deepcopy__" not in vars(pipe.scheduler)
 
 
-class TestFull(KandinskyContract):
+class TestFull(KandinskyCheckpoint, FamilyContract):
     card = tiny("kandinsky-6.0-lite-5s", SIZES, FRAMES, max_sequence_length=TOKENS)
 
 
-class TestDistilled(KandinskyContract):
+class TestDistilled(KandinskyCheckpoint, ResumeContract, SketchContract):
+    """Its weights are others, and its scheduler, by which it is sketched."""
+
     card = tiny("kandinsky-6.0-lite-5s-distilled", SIZES, FRAMES, max_sequence_length=TOKENS)
     steps = 10
     scheduler = PiflowScheduler(shift=5.0, n_grid=10)

@@ -22,10 +22,10 @@ from pipelines.errors import WeightsMissing
 from pipelines.registry import family_of, load_registry
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import CPU, FamilyContract, tiny
-from tests.pipelines.families.making import equal, fit, quick_sketches
-
-__all__ = ["quick_sketches"]
+from tests.pipelines.families.checkpoints import CPU, CheckpointContract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import equal, fit, tiny
+from tests.pipelines.families.resuming import ResumeContract
 
 SIZES = ((96, 64), (64, 96))
 FRAMES = (17, 25)
@@ -90,7 +90,7 @@ def text_encoder(words: int) -> Gemma3ForConditionalGeneration:
     return Gemma3ForConditionalGeneration(config).eval()
 
 
-class Ltx2Contract(FamilyContract):
+class Ltx2Checkpoint(CheckpointContract):
     @classmethod
     def build(cls, folder: Path) -> None:
         cls.save(folder)
@@ -146,7 +146,7 @@ class Ltx2Contract(FamilyContract):
         return [made.frames, made.audio]
 
 
-class TestFull(Ltx2Contract):
+class TestFull(Ltx2Checkpoint, FamilyContract):
     card = tiny("ltx-2.3", SIZES, FRAMES, max_sequence_length=TOKENS, stg_blocks=(1,))
 
     @pytest.mark.parametrize("card_id", ["ltx-2", "ltx-2.3"])
@@ -166,7 +166,12 @@ class TestFull(Ltx2Contract):
         assert not equal(made, other)
 
 
-class TestDistilled(Ltx2Contract):
+class TestDistilled(Ltx2Checkpoint, ResumeContract):
+    """Its weights are others, and its levels of noise."""
+
+    card = tiny("ltx-2.3-distilled", SIZES, FRAMES, max_sequence_length=TOKENS)
+    steps = 8
+
     def test_parts_that_a_card_does_without_need_not_be_there(self, checkpoint: Path, tmp_path: Path) -> None:
         """LTX-2.5's index names a model that writes prompts anew, and what guesses lengths."""
         for part in checkpoint.iterdir():
@@ -187,6 +192,3 @@ class TestDistilled(Ltx2Contract):
         loaded = family_of(card).load(card, tmp_path, CPU)
         assert loaded._host.pipe.prompt_enhancer is None
         loaded.close()
-
-    card = tiny("ltx-2.3-distilled", SIZES, FRAMES, max_sequence_length=TOKENS)
-    steps = 8

@@ -17,11 +17,9 @@ from pipelines.errors import WeightsMissing
 from pipelines.weights import Borrowed
 from tests.pipelines.families import test_ltx2 as whole
 from tests.pipelines.families import test_ltx2_two_stages as two_stages
-from tests.pipelines.families.contract import tiny
-from tests.pipelines.families.making import quick_sketches
+from tests.pipelines.families.making import tiny
+from tests.pipelines.families.placing import PlacingContract
 from tests.pipelines.families.published import ltx_gguf
-
-__all__ = ["quick_sketches"]
 
 # What LTX-2.3 added to the denoiser.
 LATER = {
@@ -41,7 +39,7 @@ def denoiser(**more: Any) -> LTX2VideoTransformer3DModel:
     return LTX2VideoTransformer3DModel(**small | WIDE | more)
 
 
-class Packed(whole.Ltx2Contract):
+class Packed(whole.Ltx2Checkpoint):
     """The checkpoint has its denoiser's configuration, whose weights are in a file beside it."""
 
     more: Mapping[str, Any] = MappingProxyType({})
@@ -72,7 +70,7 @@ class Packed(whole.Ltx2Contract):
         return pipe
 
 
-class TestFirst(Packed):
+class TestFirst(Packed, PlacingContract):
     """LTX-2, which diffusers reads by itself."""
 
     card = tiny("ltx-2-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS, stg_blocks=(1,))
@@ -129,7 +127,7 @@ class TestLater(Packed):
             load_single(LTX2VideoTransformer3DModel, file, tmp_path / "transformer", torch.float32)
 
 
-class TestTwoStages(Packed, two_stages.TestFull):
+class TestTwoStages(Packed, two_stages.Refined):
     """The LoRA of the second stage comes and goes beside weights that it cannot be put into."""
 
     card = tiny("ltx-2-q4", two_stages.SIZES, whole.FRAMES, stages=2, max_sequence_length=whole.TOKENS, stg_blocks=(1,))

@@ -14,9 +14,10 @@ from PIL import Image
 from pipelines.card import ModelCard
 from pipelines.types import GenerationRequest, Given
 from pipelines.weights import Borrowed
-from tests.pipelines.families.contract import fit, tiny
-from tests.pipelines.families.making import equal, random_lora
-from tests.pipelines.families.test_ltx2 import FRAMES, TOKENS, Ltx2Contract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import equal, fit, random_lora, tiny
+from tests.pipelines.families.resuming import ResumeContract
+from tests.pipelines.families.test_ltx2 import FRAMES, TOKENS, Ltx2Checkpoint
 from tests.pipelines.families.two_stages import TwoStageContract
 
 SIZES = ((128, 64), (64, 128))
@@ -31,7 +32,7 @@ def _adapted(denoiser: torch.nn.Module) -> list[str]:
     return [name for name, _ in denoiser.named_modules() if "lora" in name]
 
 
-class TwoStages(TwoStageContract, Ltx2Contract):
+class TwoStages(TwoStageContract, Ltx2Checkpoint):
     @classmethod
     def upsampler(cls) -> LTX2LatentUpsamplerModel:
         return LTX2LatentUpsamplerModel(in_channels=4, mid_channels=32, num_blocks_per_stage=1)
@@ -81,10 +82,9 @@ class TwoStages(TwoStageContract, Ltx2Contract):
         assert equal(made, self.called(checkpoint, request, conditions))
 
 
-class TestFull(TwoStages):
+class Refined(TwoStages):
     """The first stage guided in every way there is, the second in none but distilled by a LoRA."""
 
-    card = tiny("ltx-2.3", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS, stg_blocks=(1,))
     passes = 3
 
     @classmethod
@@ -119,6 +119,12 @@ class TestFull(TwoStages):
         assert not _adapted(denoiser)
 
 
-class TestDistilled(TwoStages):
+class TestFull(Refined, FamilyContract):
+    card = tiny("ltx-2.3", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS, stg_blocks=(1,))
+
+
+class TestDistilled(TwoStages, ResumeContract):
+    """Its weights are others, and the levels of noise of both its stages."""
+
     card = tiny("ltx-2.3-distilled", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     steps = 8

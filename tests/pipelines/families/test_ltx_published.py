@@ -18,12 +18,12 @@ from transformers import T5Config, T5EncoderModel
 from pipelines.accel.pixels import video_of
 from pipelines.types import Frames, GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import quick_sketches
+from tests.pipelines.families.checkpoints import CheckpointContract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
+from tests.pipelines.families.resuming import ResumeContract
 
-__all__ = ["quick_sketches"]
-
-SIZES = ((96, 64), (64, 96))
+SIZES = ((64, 32), (64, 96))
 FRAMES = (17, 25)
 TOKENS = 32
 
@@ -50,7 +50,7 @@ def text_encoder(words: int) -> T5EncoderModel:
     return T5EncoderModel(config).eval()
 
 
-class LtxContract(FamilyContract):
+class LtxCheckpoint(CheckpointContract):
     @classmethod
     def build(cls, folder: Path) -> None:
         words = vocabularies.t5()
@@ -110,10 +110,12 @@ class LtxContract(FamilyContract):
         assert abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
-class TestFull(LtxContract):
+class TestFull(LtxCheckpoint, FamilyContract):
     card = tiny("ltx-video-0.9.7-dev", SIZES, FRAMES, max_sequence_length=TOKENS)
 
 
-class TestDistilled(LtxContract):
+class TestDistilled(LtxCheckpoint, ResumeContract):
+    """Its weights are others, and its levels of noise."""
+
     card = tiny("ltx-video-0.9.8-distilled", SIZES, FRAMES, max_sequence_length=TOKENS)
     steps = 8

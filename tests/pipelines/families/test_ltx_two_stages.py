@@ -12,15 +12,16 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
 from pipelines.types import GenerationRequest, Given
-from tests.pipelines.families.contract import fit, tiny
-from tests.pipelines.families.making import equal
-from tests.pipelines.families.test_ltx_published import FRAMES, TOKENS, LtxContract
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import equal, fit, tiny
+from tests.pipelines.families.resuming import ResumeContract
+from tests.pipelines.families.test_ltx_published import FRAMES, TOKENS, LtxCheckpoint
 from tests.pipelines.families.two_stages import TwoStageContract
 
 SIZES = ((128, 64), (64, 128))
 
 
-class TwoStages(TwoStageContract, LtxContract):
+class TwoStages(TwoStageContract, LtxCheckpoint):
     # What diffusers' guides call the second stage with.
     upsampling: ClassVar[Mapping[str, float]]
     refining: ClassVar[Mapping[str, Any]]
@@ -56,13 +57,15 @@ class TwoStages(TwoStageContract, LtxContract):
         assert equal(made, [self.called(checkpoint, request, conditions, "latent"), None])
 
 
-class TestFull(TwoStages):
+class TestFull(TwoStages, FamilyContract):
     card = tiny("ltx-video-0.9.7-dev", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     upsampling: ClassVar = {}
     refining: ClassVar = {"num_inference_steps": 10, "denoise_strength": 0.4}
 
 
-class TestDistilled(TwoStages):
+class TestDistilled(TwoStages, ResumeContract):
+    """Its weights are others, and the levels of noise of both its stages."""
+
     card = tiny("ltx-video-0.9.8-distilled", SIZES, FRAMES, stages=2, max_sequence_length=TOKENS)
     steps = 8
     upsampling: ClassVar = {"adain_factor": 1.0, "tone_map_compression_ratio": 0.6}

@@ -24,10 +24,8 @@ from pipelines import footage
 from pipelines.families.minimax_h3 import Clips, Pictures, Processor, read_processor
 from pipelines.types import Frames, GenerationRequest, Given, ImageCondition, VideoShape
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
-from tests.pipelines.families.making import equal, moving_bar, picture, quick_sketches
-
-__all__ = ["quick_sketches"]
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import equal, moving_bar, picture, tiny
 
 SIZES = ((96, 64), (64, 96))
 # As short as the blocks let a clip be: they count seconds.

@@ -17,7 +17,8 @@ from transformers import Gemma2Config, Gemma2Model
 
 from pipelines.types import GenerationRequest
 from tests.pipelines.families import vocabularies
-from tests.pipelines.families.contract import FamilyContract, tiny
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
 
 TOKENS = 24
 

@@ -20,8 +20,11 @@ from pipelines.plan import MemoryPlan, Offload, Quantisation
 from pipelines.types import NOTHING_GIVEN, GenerationRequest
 from pipelines.weights import Borrowed
 from tests.pipelines.families import test_wan as whole
-from tests.pipelines.families.contract import CPU, tiny
+from tests.pipelines.families.checkpoints import CPU
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
 from tests.pipelines.families.published import wan_lora
+from tests.pipelines.families.resuming import ResumeContract
 
 LEVELS = [1.0, 0.75, 0.5, 0.25]
 
@@ -44,8 +47,11 @@ def sampled(pipe: Any, request: GenerationRequest, pictures: Mapping[int, Image.
     return pipe(**whole.arguments(request), **given).frames
 
 
-class Distilled(whole.WanContract):
-    """Its checkpoint is that of another model, and has LoRAs beside it."""
+class Distilled(whole.WanCheckpoint):
+    """Its checkpoint is that of another model, and has LoRAs beside it, which become a part of the weights.
+
+    The schedule is the same for all of them, and shown of the first with all else that a family must do.
+    """
 
     steps = 4
     alpha: float | None = 2.0
@@ -83,7 +89,7 @@ class Distilled(whole.WanContract):
         return sampled(cls.loaded(folder), request, pictures)
 
 
-class TestLightning(Distilled):
+class TestLightning(Distilled, FamilyContract):
     card = tiny("wan2.2-t2v-a14b-lightning", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
     shift = 5.0
     base = whole.TestTwoExperts
@@ -164,10 +170,10 @@ class TestDistilledImage(Distilled):
     base = whole.TestImage
 
 
-class TestRenoised(whole.WanContract):
+class TestRenoised(whole.WanCheckpoint, ResumeContract):
     """It is made anew at every step, and gets new noise of the clip's own generator."""
 
-    card = tiny("fastwan2.2-ti2v-5b", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
+    card = tiny("fastwan2.2-ti2v-5b", whole.SIZES_OF_5B, whole.FRAMES, max_sequence_length=whole.TOKENS)
 
     @classmethod
     def parts(cls) -> dict[str, Any]:

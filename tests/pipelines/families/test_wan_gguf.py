@@ -21,7 +21,10 @@ from pipelines.types import GenerationRequest
 from pipelines.weights import Borrowed
 from tests.pipelines.families import test_wan as whole
 from tests.pipelines.families import test_wan_distilled as distilled
-from tests.pipelines.families.contract import CPU, tiny
+from tests.pipelines.families.checkpoints import CPU
+from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.making import tiny
+from tests.pipelines.families.placing import PlacingContract
 from tests.pipelines.families.published import wan_gguf
 
 # Rows of 32 weights are blocks of the simplest kind, rows of 256 of the usual one.
@@ -37,8 +40,12 @@ def placed(card: ModelCard, folder: Path) -> ModelCard:
     return card.model_copy(update={"weights": card.weights.model_copy(update={"borrowed": found})})
 
 
-class Packed(whole.WanContract):
-    """The checkpoint has configurations of its denoisers, whose weights are in files beside it."""
+class Packed(whole.WanCheckpoint):
+    """The checkpoint has configurations of its denoisers, whose weights are in files beside it.
+
+    A card in such weights is one of those in ``test_wan.py``: what packing them changes wherever they are, or go, is
+    shown of the first kind here.
+    """
 
     base: Any = whole.TestText
     seen: int | None = None
@@ -84,7 +91,7 @@ class Packed(whole.WanContract):
         return pipe
 
 
-class TestTwoExperts(Packed):
+class TestTwoExperts(Packed, FamilyContract):
     card = tiny("wan2.2-t2v-a14b-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
     base = whole.TestTwoExperts
     shift = 5.0
@@ -135,7 +142,7 @@ class TestImageWithTwoExperts(Packed):
 
 
 class TestEither(Packed):
-    card = tiny("wan2.2-ti2v-5b-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
+    card = tiny("wan2.2-ti2v-5b-q4", whole.SIZES_OF_5B, whole.FRAMES, max_sequence_length=whole.TOKENS)
     base = whole.TestEither
     shift = 5.0
 
@@ -198,11 +205,10 @@ class TestText(Packed):
         assert json.loads((checkpoint / "transformer" / "config.json").read_text())["ffn_dim"] == 256
 
 
-class TestLightning(Packed):
+class Lightning(Packed):
     """LoRAs cannot be put into such weights: they stay beside them."""
 
-    card = tiny("wan2.2-t2v-a14b-lightning-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
-    base = whole.TestTwoExperts
+    base: Any = whole.TestTwoExperts
     shift = 5.0
     steps = 4
 
@@ -221,6 +227,12 @@ class TestLightning(Packed):
             file = folder / "borrowed" / f"{lora.borrowed}.safetensors"
             pipe.load_lora_weights(file, adapter_name=lora.borrowed, **into)
         return distilled.sampled(pipe, request, pictures)
+
+
+class TestLightning(Lightning, PlacingContract):
+    """What is beside a layer has to come and go with it."""
+
+    card = tiny("wan2.2-t2v-a14b-lightning-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
 
     def test_each_expert_has_its_own_beside_it(self, pipeline: Any) -> None:
         pipe = pipeline._host.pipe
@@ -245,7 +257,7 @@ class TestLightning(Packed):
         loaded.close()
 
 
-class TestLightningImage(TestLightning):
+class TestLightningImage(Lightning):
     card = tiny("wan2.2-i2v-a14b-lightning-q4", whole.SIZES, whole.FRAMES, max_sequence_length=whole.TOKENS)
     kind = whole.TestImageWithTwoExperts.kind
     base = whole.TestImageWithTwoExperts

@@ -17,11 +17,11 @@ from pipelines.errors import Cancelled, WeightsMissing
 from pipelines.plan import MemoryPlan
 from pipelines.types import NOTHING_GIVEN, Frames, Given, Lora, Progress, Stage
 from pipelines.weights import UPSAMPLER, Borrowed
-from tests.pipelines.families.contract import FamilyContract
+from tests.pipelines.families.checkpoints import CheckpointContract
 from tests.pipelines.families.making import Kept, equal, random_lora
 
 
-class TwoStageContract(FamilyContract):
+class TwoStageContract(CheckpointContract):
     """``build`` saves beside the checkpoint what doubles latents, as ``upsampler`` makes it; sizes are 128x64.
 
     Attributes:
