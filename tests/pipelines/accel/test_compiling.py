@@ -19,8 +19,9 @@ from torch._inductor import config as inductor
 from pipelines.accel import compiling
 from pipelines.accel.compiling import Compilation
 from pipelines.engine import generate
+from pipelines.holdings import installed
 from pipelines.plan import MemoryPlan, Offload, Quantisation
-from pipelines.registry import installed, load_pipeline, load_registry
+from pipelines.registry import load_pipeline, load_registry
 from pipelines.types import Frames, GenerationRequest, Lora
 from pipelines.wish import Wish
 from tests.pipelines.families.making import random_lora

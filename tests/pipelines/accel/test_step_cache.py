@@ -14,8 +14,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from pipelines.accel import compiling, step_cache
 from pipelines.engine import generate
 from pipelines.errors import Cancelled
+from pipelines.holdings import installed
 from pipelines.plan import MemoryPlan, Offload
-from pipelines.registry import installed, load_pipeline, load_registry
+from pipelines.registry import load_pipeline, load_registry
 from pipelines.types import Frames, GenerationRequest, Given, Progress, SourceClip, Stage, VideoShape
 from pipelines.wish import Wish
 
