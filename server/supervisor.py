@@ -34,8 +34,9 @@ STRAY_S, DEAD_WORKER_S = 3600.0, 86_400.0
 # A worker that stays up for so long, or has made a video, was not started in vain.
 PROVEN_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
-# Drained workers get so much more than their drain time before they are killed.
-KILL_AFTER_S = 5.0
+# Drained workers get so much more than their drain time before they are killed: for a step that nothing interrupts. One
+# that is killed loses nothing, but its video an attempt.
+KILL_AFTER_S = 20.0
 
 
 class Process(Protocol):
